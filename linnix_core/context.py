@@ -1,0 +1,104 @@
+"""What a plugin may touch: its `Context`, and a collector's `Sink`."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import attrs
+
+from linnix_core.errors import AgentStopped
+
+if TYPE_CHECKING:
+    from linnix_core.incidents import IncidentView
+    from linnix_core.plugins import ComponentStatus
+    from linnix_core.processes import ProcessView
+    from linnix_core.records import Alert, Deployment, Query, Record, Result
+
+__all__ = ["Clock", "Context", "Sink"]
+
+
+class Clock(Protocol):
+    """Where time comes from; tests bring their own."""
+
+    def time_ns(self) -> int:
+        """Nanoseconds since the Unix epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back, of no particular origin."""
+        ...
+
+
+class Sink(Protocol):
+    """Where a collector puts its records. Safe to use from several threads."""
+
+    def emit(self, record: Record) -> None:
+        """Hand over one record. Prefer `emit_many`: a batch costs hardly more than one."""
+        ...
+
+    def emit_many(self, records: Sequence[Record]) -> None:
+        """Hand over records in their order. May wait or drop, as ``overflow`` says."""
+        ...
+
+    def lost(self, why: str, count: int = 1) -> None:
+        """Count records that never came to be: ``ring_full``, ``throttled`` …"""
+        ...
+
+
+def _no_alerts(alert: Alert) -> None:
+    raise AgentStopped("alerts can be submitted to a running agent only")
+
+
+def _no_history(query: Query) -> Result | None:
+    return None
+
+
+def _no_deployment(name: str) -> Deployment | None:
+    return None
+
+
+@attrs.define(frozen=True, kw_only=True)
+class Context:
+    """What a component may touch; nothing else of the core is reachable.
+
+    Outside of a run (a command that uses one plugin) the views are empty and `submit`
+    raises `AgentStopped`.
+    """
+
+    #: ``handlers.jsonl``: kind and name as in the configuration.
+    component: str
+    logger: logging.Logger
+    #: Set when the run ends.
+    stop: threading.Event = attrs.field(factory=threading.Event)
+    clock: Clock = attrs.field(factory=lambda: time)  # type: ignore[arg-type,return-value]
+    host: str = ""
+    run_id: str = ""
+    #: The process table, read-only: every answer is a copy.
+    processes: ProcessView
+    #: Incidents of this run, read-only.
+    incidents: IncidentView
+    #: State, reason and counters of every component of this run.
+    components: Callable[[], Sequence[ComponentStatus]] = attrs.field(default=lambda: ())
+    #: Ask whoever keeps history; None if nobody does.
+    query: Callable[[Query], Result | None] = attrs.field(default=_no_history)
+    #: A deployment by its name, or None.
+    deployment: Callable[[str], Deployment | None] = attrs.field(default=_no_deployment)
+    #: Raise an alert from anywhere; never blocks.
+    submit: Callable[[Alert], None] = attrs.field(default=_no_alerts)
+    _data_dir: Path = attrs.field(alias="data_dir")
+
+    @property
+    def data_dir(self) -> Path:
+        """A folder of the component's own that outlives the run; made on first use, 0700."""
+        self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._data_dir
+
+
+def emit_all(sink: Sink, records: Iterable[Record]) -> None:
+    """Hand an iterable over as one batch."""
+    sink.emit_many(records if isinstance(records, Sequence) else list(records))

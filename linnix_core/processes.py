@@ -1,0 +1,371 @@
+"""The process table: who lives, who died lately, and who is whose child.
+
+One thread writes (`ProcessTable.update`); any thread reads through a `ProcessView`,
+whose answers are copies. Memory has a hard bound in both directions.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from linnix_core.records import ProcessEvent, ProcessKey, ProcessSample
+
+__all__ = ["Process", "ProcessTable", "ProcessView", "boot_id", "start_time_ns"]
+
+#: The kernel shows start times in ticks of USER_HZ (100 a second) in /proc/PID/stat.
+TICK_NS = 10_000_000
+
+
+def start_time_ns(since_boot_ns: int) -> int:
+    """The one way to make a ``start_ns``: floored to 10 ms.
+
+    So the kernel's clock (``task_struct.start_boottime``) and /proc's ticks (proc(5),
+    field 22 of stat, times 10 ms) name the same process alike. Without the floor they
+    would differ by up to a tick.
+
+    >>> start_time_ns(1_234_567_890)
+    1230000000
+    """
+    return since_boot_ns - since_boot_ns % TICK_NS
+
+
+def boot_id() -> str:
+    """What tells this boot from any other: the kernel's random id, else a name for the boot time."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{uuid.getnode()}:{_boot_time_s()}"))
+
+
+def _boot_time_s() -> int:
+    import time
+
+    # Rounded to a minute, so that a clock that is set a little does not make a new boot.
+    return round((time.time() - time.monotonic()) / 60) * 60
+
+
+@attrs.define
+class Process:
+    """What is known about one process, alive or dead.
+
+    ``parent`` is the process that forked it, also after that one has died.
+    ``sample`` is the latest measurement. ``ended_ns`` is None while it lives.
+    """
+
+    key: ProcessKey
+    parent: ProcessKey | None = None
+    comm: str = ""
+    exe: str | None = None
+    args: tuple[str, ...] | None = None
+    uid: int | None = None
+    gid: int | None = None
+    cwd: str | None = None
+    cgroup: str | None = None
+    labels: dict[str, str] | None = None
+    first_ns: int = 0
+    ended_ns: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    duration_ns: int | None = None
+    cpu_ns: int | None = None
+    max_rss_bytes: int | None = None
+    sample: ProcessSample | None = None
+
+    @property
+    def pid(self) -> int:
+        """The thread group id."""
+        return self.key.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether no exit has been seen."""
+        return self.ended_ns is None
+
+
+class ProcessTable:
+    """The live tree plus a bounded history of the dead.
+
+    ``max_live`` and ``max_dead`` bound the number of entries; what has to go first is
+    the oldest, and living ones that had to go are counted in ``evicted``.
+
+    >>> table = ProcessTable()
+    >>> table.update([ProcessEvent("fork", pid=7, start_ns=10_000_000, comm="sh")])
+    >>> table.view.find(7).comm
+    'sh'
+    """
+
+    def __init__(self, *, max_live: int = 131_072, max_dead: int = 8_192) -> None:
+        self._max_live = max_live
+        self._max_dead = max_dead
+        # Keyed by ProcessKey; lookups use plain tuples, which are equal and cheaper.
+        self._live: dict[tuple[str, int, int], Process] = {}
+        self._dead: OrderedDict[tuple[str, int, int], Process] = OrderedDict()
+        self._by_pid: dict[int, ProcessKey] = {}
+        self._children: dict[ProcessKey, dict[ProcessKey, None]] = {}
+        self._lock = threading.Lock()
+        self.evicted = 0
+        self.view = ProcessView(self)
+
+    def update(self, records: Iterable[Any]) -> None:
+        """Apply events and samples in their order; other records are passed over.
+
+        Fills in what the table knows and the event does not: the start time of the
+        parent, comm, exe, uid and cgroup. A parent that would be younger than its child
+        is a reused pid, and is forgotten.
+        """
+        with self._lock:
+            for record in records:
+                kind = type(record)
+                if kind is ProcessEvent:
+                    self._apply(record)
+                elif kind is ProcessSample:
+                    process = self._live.get((record.boot_id, record.pid, record.start_ns))
+                    if process is not None:
+                        process.sample = record
+
+    def _apply(self, event: ProcessEvent) -> None:
+        self._resolve_parent(event)
+        key = (event.boot_id, event.pid, event.start_ns)
+        # An exit that overtook its fork left a tombstone: later words fill it in, and
+        # never revive it.
+        process = self._live.get(key) or self._dead.get(key)
+        if process is None:
+            process = self._insert(event)
+        elif event.kind == "exec" and process.ended_ns is None:
+            self._replace_image(process, event)
+        else:
+            self._fill(process, event)
+        if event.exe is None:
+            event.exe = process.exe
+        if event.cgroup is None:
+            event.cgroup = process.cgroup
+        if event.uid is None:
+            event.uid = process.uid
+        if not event.comm:
+            event.comm = process.comm
+        if event.kind == "exit":
+            process.exit_code = event.exit_code
+            process.signal = event.signal
+            process.duration_ns = event.duration_ns
+            process.cpu_ns = event.cpu_ns
+            process.max_rss_bytes = event.max_rss_bytes
+            if process.ended_ns is None:
+                self._bury(process, event.ts_ns)
+
+    def _resolve_parent(self, event: ProcessEvent) -> None:
+        if event.parent_start_ns is None:
+            if event.ppid is None:
+                return
+            parent = self._by_pid.get(event.ppid)
+            if (
+                parent is not None
+                and parent.boot_id == event.boot_id
+                and parent.start_ns <= event.start_ns
+            ):
+                event.parent_start_ns = parent.start_ns
+        elif event.parent_start_ns > event.start_ns:
+            event.parent_start_ns = None
+
+    def _insert(self, event: ProcessEvent) -> Process:
+        key = event.key
+        process = Process(
+            key,
+            None,
+            event.comm,
+            event.exe,
+            event.args,
+            event.uid,
+            event.gid,
+            event.cwd,
+            event.cgroup,
+            event.labels,
+            event.ts_ns,
+        )
+        self._adopt(process, event)
+        if event.kind == "fork" and process.parent is not None:
+            parent = self._live.get(process.parent)
+            if parent is not None:
+                self._inherit(process, parent)
+        previous = self._by_pid.get(key.pid)
+        if event.kind == "exit" or (previous is not None and previous.start_ns > key.start_ns):
+            # Dead by the time of this first word: it exited, or its pid has a new owner.
+            self._remember(process, event.ts_ns)
+            return process
+        if previous is not None and (former := self._live.get(previous)) is not None:
+            # The pid is in use again, so its former owner died without an exit record.
+            self._bury(former, event.ts_ns)
+        self._by_pid[key.pid] = key
+        self._live[key] = process
+        if len(self._live) > self._max_live:
+            self.evicted += 1
+            self._bury(next(iter(self._live.values())), event.ts_ns)
+        return process
+
+    def _adopt(self, process: Process, event: ProcessEvent) -> None:
+        parent = event.parent_key
+        if parent is not None and parent != process.key:
+            process.parent = parent
+            self._children.setdefault(parent, {})[process.key] = None
+
+    @staticmethod
+    def _inherit(child: Process, parent: Process) -> None:
+        """A fork copies its parent; what the event did not say is as in the parent."""
+        child.comm = child.comm or parent.comm
+        child.exe = parent.exe if child.exe is None else child.exe
+        child.args = parent.args if child.args is None else child.args
+        child.uid = parent.uid if child.uid is None else child.uid
+        child.gid = parent.gid if child.gid is None else child.gid
+        child.cwd = parent.cwd if child.cwd is None else child.cwd
+        child.cgroup = parent.cgroup if child.cgroup is None else child.cgroup
+
+    def _fill(self, process: Process, event: ProcessEvent) -> None:
+        if process.parent is None:
+            self._adopt(process, event)
+        if not process.comm:
+            process.comm = event.comm
+        if process.exe is None:
+            process.exe = event.exe
+        if process.args is None:
+            process.args = event.args
+        if process.uid is None:
+            process.uid = event.uid
+            process.gid = event.gid
+        if process.cwd is None:
+            process.cwd = event.cwd
+        if process.cgroup is None:
+            process.cgroup = event.cgroup
+
+    def _replace_image(self, process: Process, event: ProcessEvent) -> None:
+        """An exec makes the image new; what it does not mention is unknown, not inherited."""
+        if process.parent is None:
+            self._adopt(process, event)
+        process.comm = event.comm or process.comm
+        process.exe = event.exe
+        process.args = event.args
+        process.uid = process.uid if event.uid is None else event.uid
+        process.gid = process.gid if event.gid is None else event.gid
+        process.cwd = process.cwd if event.cwd is None else event.cwd
+        process.cgroup = process.cgroup if event.cgroup is None else event.cgroup
+
+    def _bury(self, process: Process, ts_ns: int) -> None:
+        del self._live[process.key]
+        if self._by_pid.get(process.key.pid) == process.key:
+            del self._by_pid[process.key.pid]
+        self._remember(process, ts_ns)
+
+    def _remember(self, process: Process, ts_ns: int) -> None:
+        process.ended_ns = ts_ns
+        self._dead[process.key] = process
+        if len(self._dead) > self._max_dead:
+            self._forget(self._dead.popitem(last=False)[1])
+
+    def _forget(self, process: Process) -> None:
+        if process.parent is not None and (siblings := self._children.get(process.parent)):
+            siblings.pop(process.key, None)
+            if not siblings:
+                del self._children[process.parent]
+        # Children of a forgotten parent keep its key; there is nothing to look it up in.
+
+
+class ProcessView:
+    """Reads a `ProcessTable` from any thread; every process it returns is a copy."""
+
+    def __init__(self, table: ProcessTable | None = None) -> None:
+        self._table = table if table is not None else ProcessTable()
+
+    def __len__(self) -> int:
+        """How many live."""
+        return len(self._table._live)
+
+    def __iter__(self) -> Iterator[Process]:
+        """The living, in the order in which they were first noticed."""
+        with self._table._lock:
+            living = [copy.copy(process) for process in self._table._live.values()]
+        return iter(living)
+
+    @property
+    def evicted(self) -> int:
+        """How many living processes had to be given up for the bound on memory."""
+        return self._table.evicted
+
+    def get(self, key: ProcessKey) -> Process | None:
+        """The process of this key, alive or lately dead."""
+        with self._table._lock:
+            process = self._lookup(key)
+            return None if process is None else copy.copy(process)
+
+    def find(self, pid: int) -> Process | None:
+        """The living process that has this pid now."""
+        with self._table._lock:
+            key = self._table._by_pid.get(pid)
+            process = None if key is None else self._table._live.get(key)
+            return None if process is None else copy.copy(process)
+
+    def children(self, key: ProcessKey) -> list[Process]:
+        """The living processes that this one forked."""
+        with self._table._lock:
+            return [copy.copy(child) for child in self._living_children(key)]
+
+    def descendants(self, key: ProcessKey) -> list[Process]:
+        """The living processes below this one, nearest first, without itself."""
+        with self._table._lock:
+            found: list[Process] = []
+            seen = {key}
+            level = [key]
+            while level:
+                below: list[ProcessKey] = []
+                for parent in level:
+                    for child_key in self._table._children.get(parent, ()):
+                        if child_key in seen:
+                            continue
+                        seen.add(child_key)
+                        # Through the dead as well: their children are still descendants.
+                        below.append(child_key)
+                        if (child := self._table._live.get(child_key)) is not None:
+                            found.append(copy.copy(child))
+                level = below
+            return found
+
+    def ancestors(self, key: ProcessKey) -> list[Process]:
+        """Parent, grandparent and so on as far as known, nearest first, the dead included."""
+        with self._table._lock:
+            found: list[Process] = []
+            seen = {key}
+            process = self._lookup(key)
+            while process is not None and process.parent is not None:
+                if process.parent in seen:
+                    break
+                seen.add(process.parent)
+                process = self._lookup(process.parent)
+                if process is not None:
+                    found.append(copy.copy(process))
+            return found
+
+    def top(self, count: int, by: Callable[[ProcessSample], float | None]) -> list[Process]:
+        """The ``count`` living processes whose latest sample has the most ``by``.
+
+            context.processes.top(5, by=lambda sample: sample.cpu_percent)
+        """
+        measured = []
+        for process in self:
+            amount = None if process.sample is None else by(process.sample)
+            if amount is not None:
+                measured.append((amount, process))
+        measured.sort(key=lambda pair: pair[0], reverse=True)
+        return [process for _, process in measured[:count]]
+
+    def _lookup(self, key: ProcessKey) -> Process | None:
+        return self._table._live.get(key) or self._table._dead.get(key)
+
+    def _living_children(self, key: ProcessKey) -> Iterator[Process]:
+        for child in self._table._children.get(key, ()):
+            if (process := self._table._live.get(child)) is not None:
+                yield process
