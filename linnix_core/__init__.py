@@ -12,50 +12,54 @@ from typing import TYPE_CHECKING, Any
 from linnix_core.__about__ import __version__
 
 if TYPE_CHECKING:
-    from linnix_core.codec import decode, encode
-    from linnix_core.context import Clock, Context, Sink
-    from linnix_core.errors import (
-        AgentStopped,
-        ConfigError,
-        LinnixError,
-        PluginError,
-        PluginUnavailable,
-        RecordsLost,
-    )
-    from linnix_core.escape import printable
-    from linnix_core.hookspecs import hookimpl
-    from linnix_core.processes import Process, ProcessTable, ProcessView, start_time_ns
-    from linnix_core.records import (
-        CLASSES,
-        SEVERITIES,
-        Alert,
-        AllowedAction,
-        Answer,
-        Batch,
-        CgroupSample,
-        Deployment,
-        Evidence,
-        Fact,
-        Health,
-        Incident,
-        Insight,
-        Loss,
-        Metric,
-        ModelSpec,
-        Mount,
-        Pressure,
-        ProcessEvent,
-        ProcessKey,
-        ProcessSample,
-        Query,
-        ReasonRequest,
-        Record,
-        RequestProcess,
-        Result,
-        Subject,
-        SystemSample,
-    )
-    from linnix_core.settings import Duration, Secret, Size
+    from linnix_core.codec import decode as decode
+    from linnix_core.codec import encode as encode
+    from linnix_core.context import Clock as Clock
+    from linnix_core.context import Context as Context
+    from linnix_core.context import Sink as Sink
+    from linnix_core.errors import AgentStopped as AgentStopped
+    from linnix_core.errors import ConfigError as ConfigError
+    from linnix_core.errors import LinnixError as LinnixError
+    from linnix_core.errors import PluginError as PluginError
+    from linnix_core.errors import PluginUnavailable as PluginUnavailable
+    from linnix_core.errors import RecordsLost as RecordsLost
+    from linnix_core.escape import printable as printable
+    from linnix_core.hookspecs import hookimpl as hookimpl
+    from linnix_core.processes import Process as Process
+    from linnix_core.processes import ProcessTable as ProcessTable
+    from linnix_core.processes import ProcessView as ProcessView
+    from linnix_core.processes import start_time_ns as start_time_ns
+    from linnix_core.records import CLASSES as CLASSES
+    from linnix_core.records import SEVERITIES as SEVERITIES
+    from linnix_core.records import Alert as Alert
+    from linnix_core.records import AllowedAction as AllowedAction
+    from linnix_core.records import Answer as Answer
+    from linnix_core.records import Batch as Batch
+    from linnix_core.records import CgroupSample as CgroupSample
+    from linnix_core.records import Deployment as Deployment
+    from linnix_core.records import Evidence as Evidence
+    from linnix_core.records import Fact as Fact
+    from linnix_core.records import Health as Health
+    from linnix_core.records import Incident as Incident
+    from linnix_core.records import Insight as Insight
+    from linnix_core.records import Loss as Loss
+    from linnix_core.records import Metric as Metric
+    from linnix_core.records import ModelSpec as ModelSpec
+    from linnix_core.records import Mount as Mount
+    from linnix_core.records import Pressure as Pressure
+    from linnix_core.records import ProcessEvent as ProcessEvent
+    from linnix_core.records import ProcessKey as ProcessKey
+    from linnix_core.records import ProcessSample as ProcessSample
+    from linnix_core.records import Query as Query
+    from linnix_core.records import ReasonRequest as ReasonRequest
+    from linnix_core.records import Record as Record
+    from linnix_core.records import RequestProcess as RequestProcess
+    from linnix_core.records import Result as Result
+    from linnix_core.records import Subject as Subject
+    from linnix_core.records import SystemSample as SystemSample
+    from linnix_core.settings import Duration as Duration
+    from linnix_core.settings import Secret as Secret
+    from linnix_core.settings import Size as Size
 
 _MODULES = {
     "codec": "decode encode",
@@ -74,7 +78,7 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOME)]
 
 
 def __getattr__(name: str) -> Any:

@@ -40,7 +40,9 @@ _NESTED: dict[str, type] = {"alert": Alert, "incident": Incident, "insight": Ins
 _FLAT_TYPES = frozenset(_FLAT.values())
 
 _encode = msgspec.json.Encoder().encode
-_decoders = {name: msgspec.json.Decoder(cls) for name, cls in _FLAT.items()}
+_decoders: dict[str, msgspec.json.Decoder[Any]] = {
+    name: msgspec.json.Decoder(cls) for name, cls in _FLAT.items()
+}
 
 
 class _Tag(msgspec.Struct):
@@ -69,7 +71,7 @@ def decode(line: bytes | str) -> Record | Notice:
         record: Record = decoder.decode(line)
         return record
     if cls := _NESTED.get(name):
-        return msgspec.convert(_inbound(msgspec.json.decode(line)), cls)  # type: ignore[no-any-return]
+        return msgspec.convert(_inbound(msgspec.json.decode(line)), cls)
     raise ValueError(f"{name!r} is no type of record")
 
 
@@ -95,17 +97,13 @@ def _inbound(value: Any) -> Any:
         return value
     if value.keys() == set(ProcessKey._fields):
         return [value[name] for name in ProcessKey._fields]
-    return {
-        ("class_" if key == "class" else key): _inbound(item) for key, item in value.items()
-    }
+    return {("class_" if key == "class" else key): _inbound(item) for key, item in value.items()}
 
 
 def json_schema() -> dict[str, Any]:
     """A JSON Schema (2020-12) that every line of `encode` fits."""
     classes = [*_FLAT.values(), *_NESTED.values()]
-    _, definitions = msgspec.json.schema_components(
-        classes, ref_template="#/$defs/{name}"
-    )
+    _, definitions = msgspec.json.schema_components(classes, ref_template="#/$defs/{name}")
     for definition in definitions.values():
         if definition.get("title") == "ProcessKey":
             definition.clear()
@@ -121,9 +119,7 @@ def json_schema() -> dict[str, Any]:
             )
         properties = definition.get("properties", {})
         if "class_" in properties:
-            definition["properties"] = {
-                key.rstrip("_"): value for key, value in properties.items()
-            }
+            definition["properties"] = {key.rstrip("_"): value for key, value in properties.items()}
         # Every key is always written, so a reader may rely on it.
         definition["required"] = list(definition["properties"])
         definition["additionalProperties"] = False

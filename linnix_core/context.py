@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -75,7 +75,7 @@ class Context:
     logger: logging.Logger
     #: Set when the run ends.
     stop: threading.Event = attrs.field(factory=threading.Event)
-    clock: Clock = attrs.field(factory=lambda: time)  # type: ignore[arg-type,return-value]
+    clock: Clock = attrs.field(factory=lambda: time)
     host: str = ""
     run_id: str = ""
     #: The process table, read-only: every answer is a copy.
@@ -97,8 +97,3 @@ class Context:
         """A folder of the component's own that outlives the run; made on first use, 0700."""
         self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self._data_dir
-
-
-def emit_all(sink: Sink, records: Iterable[Record]) -> None:
-    """Hand an iterable over as one batch."""
-    sink.emit_many(records if isinstance(records, Sequence) else list(records))

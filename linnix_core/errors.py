@@ -7,8 +7,7 @@ a traceback is only ever shown with ``--debug``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import attrs
+from typing import NamedTuple
 
 __all__ = [
     "AgentStopped",
@@ -36,8 +35,7 @@ class LinnixError(Exception):
         self.hint = hint
 
 
-@attrs.frozen
-class Problem:
+class Problem(NamedTuple):
     """One mistake in the configuration.
 
     ``path`` is dotted (``handlers.jsonl.max_bytes``), ``reason`` a clause such as

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -38,7 +39,7 @@ def start_time_ns(since_boot_ns: int) -> int:
 
 
 def boot_id() -> str:
-    """What tells this boot from any other: the kernel's random id, else a name for the boot time."""
+    """What tells this boot from any other: the kernel's random id, else made of the boot time."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -46,8 +47,6 @@ def boot_id() -> str:
 
 
 def _boot_time_s() -> int:
-    import time
-
     # Rounded to a minute, so that a clock that is set a little does not make a new boot.
     return round((time.time() - time.monotonic()) / 60) * 60
 
@@ -352,7 +351,7 @@ class ProcessView:
     def top(self, count: int, by: Callable[[ProcessSample], float | None]) -> list[Process]:
         """The ``count`` living processes whose latest sample has the most ``by``.
 
-            context.processes.top(5, by=lambda sample: sample.cpu_percent)
+        context.processes.top(5, by=lambda sample: sample.cpu_percent)
         """
         measured = []
         for process in self:

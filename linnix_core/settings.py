@@ -41,9 +41,9 @@ def parse_duration(value: object) -> Duration:
     >>> parse_duration("1m30s"), parse_duration("250ms"), parse_duration(2)
     (90.0, 0.25, 2.0)
     """
+    if isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
+        value = float(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-    elif isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
         seconds = float(value)
     elif isinstance(value, str) and re.fullmatch(r"\s*(\d+(\.\d+)?(ms|s|m|h|d)\s*)+", value):
         parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value)

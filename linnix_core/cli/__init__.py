@@ -1,0 +1,157 @@
+"""The command ``linnix``: a group whose commands are imported when they are invoked."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from linnix_core.__about__ import __version__
+from linnix_core.errors import LinnixError
+
+__all__ = ["cli", "main"]
+
+#: The commands of the core: module and the line that ``--help`` shows, so that showing it
+#: imports none of them.
+_COMMANDS = {
+    "run": ("linnix_core.cli.run", "Follow the processes of this machine until interrupted."),
+    "plugins": ("linnix_core.cli.plugins", "Show what is installed and why it runs or not."),
+    "config": ("linnix_core.cli.config", "Write, check or show the configuration."),
+    "doctor": ("linnix_core.cli.doctor", "Find out what Linnix can see here, and what is missing."),
+}
+
+
+class _Group(click.Group):
+    """Commands of the core and of the installed plugins, each imported when invoked."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_COMMANDS, *sorted(self._of_plugins())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        import importlib
+
+        if cmd_name in _COMMANDS:
+            module = importlib.import_module(_COMMANDS[cmd_name][0])
+            command: click.Command = module.command
+            return command
+        if cmd_name in self._of_plugins():
+            return _plugin_command(cmd_name)
+        return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        import difflib
+
+        if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+        plugins = self._of_plugins()
+        if plugins:
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(name, plugins[name]) for name in sorted(plugins)])
+
+    @staticmethod
+    def _of_plugins() -> dict[str, str]:
+        from linnix_core.catalog import Catalog
+
+        return {
+            record.name: record.reason or f"from {record.source}"
+            for record in Catalog.scan().of_kind("commands")
+            if record.name not in _COMMANDS
+        }
+
+
+def _plugin_command(name: str) -> click.Command:
+    from linnix_core.catalog import Catalog
+    from linnix_core.errors import PluginError
+    from linnix_core.loading import load
+
+    command = load(Catalog.scan().find("commands", name))
+    if not isinstance(command, click.Command):
+        raise PluginError("hooks", f"linnix {name} is no click command")
+    return command
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 ok, 1 failed while running, 2 usage or configuration, "
+    "3 a required component failed.",
+)
+@click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(__version__, "-V", "--version", message="linnix %(version)s")
+def cli(verbose: int, debug: bool) -> None:
+    """Follow the processes of this machine, notice incidents, and say who and why."""
+    level = logging.DEBUG if debug or verbose > 1 else logging.INFO if verbose else logging.WARNING
+    _configure_logging(level)
+
+
+class _StderrHandler(logging.StreamHandler[Any]):
+    """Writes to the ``sys.stderr`` of the moment: a live view puts its own in place."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    def format(self, record: logging.LogRecord) -> str:
+        from linnix_core.escape import printable
+
+        said = f"linnix: {record.levelname.lower()}: {printable(record.getMessage())}"
+        if record.exc_info and record.exc_info[0] is not None:
+            said += "\n" + logging.Formatter().formatException(record.exc_info)
+        return said
+
+
+def _configure_logging(level: int) -> None:
+    logger = logging.getLogger("linnix")
+    logger.setLevel(level)
+    logger.propagate = False
+    if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
+        logger.addHandler(_StderrHandler())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code; a mistake is a sentence, not a traceback."""
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = cli.main(arguments, prog_name="linnix", standalone_mode=False)
+        sys.stdout.flush()
+    except LinnixError as error:
+        if debug:
+            raise
+        code = _say(error)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except BrokenPipeError:
+        # Whoever read has gone away; nothing is left to be said, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say(error: LinnixError) -> int:
+    from linnix_core.escape import printable
+
+    for line in str(error).splitlines() or [type(error).__name__]:
+        click.echo(f"linnix: {printable(line)}", err=True)
+    if error.hint:
+        click.echo(f"  {printable(error.hint)}", err=True)
+    return error.exit_code

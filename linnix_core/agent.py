@@ -1,0 +1,481 @@
+"""The agent: starts the components of a run, moves what they make, and stops them in order.
+
+collectors -> pipeline -> handlers -> alerts -> incidents -> reasoners -> insights -> handlers
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from linnix_core.config import DEFAULT_OVERFLOW, AgentSettings, ComponentSettings
+from linnix_core.context import Clock, Context
+from linnix_core.deployments import DeploymentStore
+from linnix_core.errors import (
+    AgentStopped,
+    ConfigError,
+    LinnixError,
+    Problem,
+    RequiredComponentFailed,
+)
+from linnix_core.incidents import IncidentBook
+from linnix_core.notices import AlertThread, ReasonThread
+from linnix_core.pipeline import BoundedQueue, Pipeline, Stamp
+from linnix_core.plan import Plan
+from linnix_core.plugins import Component, ComponentStatus, PluginHost
+from linnix_core.processes import ProcessTable, boot_id
+from linnix_core.reasoning import NotGrounded, build_request, ground
+from linnix_core.records import Alert, Batch, Fact, Incident, Insight, Query, Result
+from linnix_core.redact import is_alert
+from linnix_core.workers import CollectorWorker, HandlerWorker
+
+__all__ = ["Agent"]
+
+_LOG = logging.getLogger("linnix.agent")
+
+#: Seconds after which a hook that does not return is shown as stalled.
+STALLED_S = 30.0
+
+#: Seconds between two looks at the health of the components, and for one answer.
+HEALTH_EVERY_S = 10.0
+HEALTH_TIMEOUT_S = 1.0
+
+#: Seconds that enriching one batch may take, and that one handler may gather evidence.
+ENRICH_BUDGET_S = 0.02
+EVIDENCE_BUDGET_S = 1.0
+QUERY_BUDGET_S = 10.0
+
+
+class Agent:
+    """One run. Use it as a context manager, or call `start`, `run` and `stop`.
+
+    Raises `ConfigError` from `start` when any component's own keys are wrong, before
+    anything has started, and `RequiredComponentFailed` when one that must run cannot.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        host: PluginHost,
+        *,
+        settings: AgentSettings | None = None,
+        clock: Clock = time,
+        hostname: str | None = None,
+    ) -> None:
+        self.settings = settings or AgentSettings()
+        self.host = host
+        self.run_id = uuid.uuid4().hex[:12]
+        self.processes = ProcessTable()
+        self.discarded_answers = 0
+        self.rejected_alerts = 0
+        self._plan = plan
+        self._clock = clock
+        self._stop = threading.Event()
+        self._wake: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._stamp = Stamp(
+            host=hostname or socket.gethostname(),
+            run_id=self.run_id,
+            boot_id=boot_id(),
+            clock=clock,
+        )
+        self._pipeline = Pipeline(
+            stamp=self._stamp,
+            table=self.processes,
+            clock=clock,
+            batch_size=self.settings.batch_size,
+            linger_s=self.settings.linger_ms / 1000,
+            enrich=self._enrich,
+        )
+        self._incidents = IncidentBook(new_id=self._new_incident_id)
+        self._reasoning = ReasonThread(reason=self._reason, publish=self._publish)
+        self._alerts = AlertThread(
+            self._incidents, publish=self._publish, explain=self._reasoning.ask, clock=clock
+        )
+        self._deployments = DeploymentStore(host.data_dir / "deployments.json")
+        self._contexts: dict[str, Context] = {}
+        self._handlers: list[HandlerWorker] = []
+        self._collectors: list[CollectorWorker] = []
+        self._enrichers: list[Component] = []
+        self._health_due = 0.0
+        self._shown: dict[str, tuple[str, str, str]] = {}
+        self._incident_count = 0
+        self._running = False
+        self.incidents = self._incidents.view
+
+    # --- starting ---------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load, check and start everything; what cannot start says why and is left out."""
+        built = self._build()
+        self._running = True
+        try:
+            by_kind: dict[str, list[tuple[ComponentSettings, Component]]] = {}
+            for settings, component in built:
+                by_kind.setdefault(settings.kind, []).append((settings, component))
+            for settings, component in by_kind.get("handlers", []):
+                if self._start(settings, component):
+                    self._add_handler(settings, component)
+            for kind in ("reasoners", "deployers"):
+                for settings, component in by_kind.get(kind, []):
+                    self._start(settings, component)
+            self._enrichers = self.host.implementing("linnix_enrich")
+            self._reasoning.start()
+            self._alerts.start()
+            for worker in self._handlers:
+                worker.start()
+            self._pipeline.start()
+            self._start_collectors(by_kind.get("collectors", []))
+            self._supervise()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _build(self) -> list[tuple[ComponentSettings, Component]]:
+        """Load every class and check every table before anything is built."""
+        problems: list[Problem] = []
+        built = []
+        ladder = {settings.path for settings in self._plan.ladder}
+        for settings in (*self._plan.components, *self._plan.ladder):
+            component = self.host.add(settings.kind, settings.name, plugin=settings.plugin)
+            component.required = settings.required or (
+                self.settings.strict and settings.path not in ladder
+            )
+            built.append((settings, component))
+            if component.cls is not None and component.state == "available":
+                self.host.configure(component, settings, problems)
+        if problems:
+            raise ConfigError(problems)
+        self._yield_standard_output(built)
+        for settings, component in built:
+            if component.state == "available" and settings.path not in ladder:
+                self.host.create(component, self._context(component))
+        self.host.register()
+        return built
+
+    @staticmethod
+    def _yield_standard_output(built: Sequence[tuple[ComponentSettings, Component]]) -> None:
+        """Two writers on one stream would spoil each other: what was asked for wins."""
+        writers = [component for _, component in built if _writes_to_stdout(component)]
+        if not writers:
+            return
+        for settings, component in built:
+            if settings.origin == "default" and getattr(component.cls, "USES_STDOUT", False):
+                component.set_state("stopped", "stdout", f"standard output belongs to {writers[0]}")
+
+    def _context(self, component: Component) -> Context:
+        name = str(component)
+        if name not in self._contexts:
+            self._contexts[name] = self.host.context(
+                component,
+                stop=self._stop,
+                clock=self._clock,
+                host=self._stamp.host,
+                run_id=self.run_id,
+                processes=self.processes.view,
+                incidents=self._incidents.view,
+                components=self.status,
+                query=self._query,
+                deployment=self._deployments.get,
+                submit=self.submit,
+            )
+        return self._contexts[name]
+
+    def _new_incident_id(self) -> str:
+        self._incident_count += 1
+        return f"{self.run_id}-i{self._incident_count}"
+
+    def _start(self, settings: ComponentSettings, component: Component) -> bool:
+        """Start one; whether it runs. Raises when one that is required does not."""
+        if component.instance is not None and component.state == "available":
+            _LOG.debug("starting %s", component)
+            self.host.start(component, self._context(component))
+        if component.runs:
+            return True
+        if component.required:
+            status = component.status()
+            raise RequiredComponentFailed(
+                f"{component} is required and {status.state}: {status.reason}", hint=status.hint
+            )
+        if settings.origin != "default" or component.state == "failed":
+            self._tell(component)
+        return False
+
+    def _tell(self, component: Component) -> None:
+        status = component.status()
+        hint = f" ({status.hint})" if status.hint else ""
+        _LOG.warning("%s is %s: %s%s", component, status.state, status.reason, hint)
+
+    def _add_handler(self, settings: ComponentSettings, component: Component) -> None:
+        if not component.has("linnix_handle"):
+            # Nothing would ever read its queue for batches, but notices still come.
+            records: BoundedQueue = BoundedQueue(1, "drop_oldest")
+        else:
+            records = self._pipeline.sink(
+                str(component),
+                settings.reserved.queue * self.settings.batch_size,
+                settings.reserved.overflow or DEFAULT_OVERFLOW["handlers"],
+            )
+        worker = HandlerWorker(
+            component,
+            records,
+            logger=_LOG,
+            stop=self._stop,
+            on_alerts=self._take_alerts,
+        )
+        component.counters = worker.counters
+        self._handlers.append(worker)
+
+    def _start_collectors(self, chosen: Sequence[tuple[ComponentSettings, Component]]) -> None:
+        ladder = {settings.path for settings in self._plan.ladder}
+        best: Component | None = None
+        for settings, component in chosen:
+            if settings.path in ladder:
+                if best is not None:
+                    continue
+                if component.state == "available" and self.host.create(
+                    component, self._context(component)
+                ):
+                    self.host.register()
+            if self._start(settings, component):
+                if settings.path in ladder:
+                    best = component
+                self._add_collector(settings, component)
+        for settings, component in chosen:
+            if settings.path in ladder and component is not best and component.state == "available":
+                component.set_state("available", "ladder", f"not needed: {best} runs")
+        if not self._collectors:
+            reasons = [f"{c}: {c.status().reason}" for _, c in chosen] or ["none is installed"]
+            raise RequiredComponentFailed(
+                "no collector could start; " + "; ".join(reasons),
+                hint=None if chosen else "pip install linnix-plugin-psutil",
+            )
+
+    def _add_collector(self, settings: ComponentSettings, component: Component) -> None:
+        records = self._pipeline.source(
+            str(component),
+            settings.reserved.queue * self.settings.batch_size,
+            settings.reserved.overflow or DEFAULT_OVERFLOW["collectors"],
+        )
+        worker = CollectorWorker(
+            component,
+            records,
+            interval_s=settings.reserved.interval,
+            logger=_LOG,
+            stop=self._stop,
+            on_finished=self._collector_finished,
+        )
+        component.counters = worker.counters
+        self._collectors.append(worker)
+        worker.start()
+
+    # --- running ----------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def run(self, duration_s: float | None = None) -> str:
+        """Wait until the time is over, `request_stop` is called or every collector has ended.
+
+        Returns why it ended. Looks after the components meanwhile. Raises
+        `RequiredComponentFailed` when one that is required fails on the way.
+        """
+        began = time.monotonic()
+        while True:
+            left = 1.0
+            if duration_s is not None:
+                left = min(left, duration_s - (time.monotonic() - began))
+                if left <= 0:
+                    return "the time is over"
+            try:
+                return self._wake.get(timeout=left)
+            except queue.Empty:
+                self._supervise()
+
+    def request_stop(self, reason: str) -> None:
+        """End `run`. Safe in a signal handler: it takes no lock that may be held there."""
+        self._wake.put(reason)
+
+    def _collector_finished(self) -> None:
+        if self._stop.is_set():
+            return
+        alive = [w for w in self._collectors if w.alive and w.component.runs]
+        if not alive:
+            self.request_stop("every collector has ended")
+
+    def status(self) -> tuple[ComponentStatus, ...]:
+        """Every component of the run with its state, reason and counters."""
+        return tuple(component.status() for component in self.host.components)
+
+    def submit(self, alert: Alert) -> None:
+        """Take an alert from anywhere; never blocks. Raises `AgentStopped` outside of a run."""
+        if not self._running:
+            raise AgentStopped("alerts can be submitted to a running agent only")
+        self._take_alerts(None, [alert])
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until what was collected has been handled and explained; for tests and replays."""
+        deadline = time.monotonic() + timeout_s
+        stages: list[Callable[[float], bool]] = [
+            *(worker.queue.wait_idle for worker in self._collectors),
+            *(worker.queue.wait_idle for worker in self._handlers),
+            self._alerts.wait_idle,
+            self._reasoning.wait_idle,
+            *(worker.queue.wait_idle for worker in self._handlers),
+        ]
+        return all(stage(deadline) for stage in stages)
+
+    def _supervise(self) -> None:
+        now = time.monotonic()
+        for worker in (*self._handlers, *self._collectors):
+            worker.watch(STALLED_S)
+        if now >= self._health_due:
+            self._health_due = now + HEALTH_EVERY_S
+            for component in self.host.implementing("linnix_health"):
+                self._ask_health(component)
+        for component in self.host.components:
+            if component.required and component.state in ("failed", "unavailable"):
+                raise RequiredComponentFailed(
+                    f"{component} is required and {component.state}: {component.status().reason}"
+                )
+
+    @staticmethod
+    def _ask_health(component: Component) -> None:
+        health = component.ask_health(HEALTH_TIMEOUT_S)
+        if health is None:
+            return
+        component.limits = tuple(map(str, health.limits))
+        if health.status == "ok":
+            if component.status().code == "health":
+                component.set_state("running")
+        elif component.state == "running" or component.status().code == "health":
+            component.set_state("degraded", "health", health.reason)
+
+    # --- what the pipeline and the threads call ---------------------------------------
+
+    def _enrich(self, batch: Batch) -> None:
+        for component in self._enrichers:
+            try:
+                component.call_within(ENRICH_BUDGET_S, "linnix_enrich", batch=batch)
+            except LinnixError as error:
+                component.failures += 1
+                component.set_state("degraded", "enrich", f"labels are missing: {error}")
+            else:
+                if component.status().code == "enrich":
+                    component.set_state("running")
+
+    def _query(self, question: Query) -> Result | None:
+        answer = self.host.first("linnix_query", QUERY_BUDGET_S, query=question)
+        return answer if isinstance(answer, Result) else None
+
+    def _take_alerts(self, sender: Component | None, alerts: Iterable[Any]) -> None:
+        """Queue alerts; one that is none is the sender's mistake, one too many is counted."""
+        for alert in alerts:
+            if not is_alert(alert):
+                raise LinnixError(f"expected an Alert, got {alert!r:.100}")
+            if not self._alerts.submit(alert):
+                self.rejected_alerts += 1
+                if sender is not None:
+                    sender.set_state("degraded", "alerts", "raises more alerts than can be taken")
+
+    def _publish(self, notice: Alert | Incident | Insight) -> None:
+        """Stamp a notice and put it into the queue of every handler that wants it."""
+        self._stamp.notice(notice)
+        notice.id = notice.id or f"{self.run_id}-{notice.seq}"
+        hook = f"linnix_{notice.type}"
+        for worker in self._handlers:
+            if not worker.component.runs or not worker.component.has(hook):
+                continue
+            if not worker.queue.put_notice(hook, notice) and not self._stop.is_set():
+                worker.component.set_state(
+                    "failed", "stuck", "takes nothing any more: thousands of notices wait for it"
+                )
+                worker.queue.close()
+                worker.queue.discard("stuck")
+
+    def _reason(self, incident: Incident) -> Insight | None:
+        """Ask the reasoners in order; the first grounded answer makes the insight."""
+        extra = [
+            fact
+            for _, facts in self.host.each("linnix_evidence", EVIDENCE_BUDGET_S, incident=incident)
+            for fact in facts or ()
+            if isinstance(fact, Fact)
+        ]
+        request = build_request(
+            incident,
+            self.processes.view,
+            extra=extra,
+            timeout_s=self.settings.reason_timeout_s,
+        )
+        for component in self.host.implementing("linnix_reason"):
+            try:
+                answer = component.call_within(request.timeout_s, "linnix_reason", request=request)
+                component.set_state("running")
+                if answer is not None:
+                    return ground(request, answer, component.name)
+            except NotGrounded as error:
+                self.discarded_answers += 1
+                _LOG.warning("%s: answer discarded: %s", component, error)
+            except LinnixError as error:
+                component.failures += 1
+                component.set_state("degraded", "declined", str(error))
+                _LOG.warning("%s declined: %s", component, error)
+        if self.host.implementing("linnix_reason"):
+            _LOG.warning("incident %s stays unexplained: every reasoner declined", incident.id)
+        return None
+
+    # --- stopping ---------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Collectors, batches, incidents and insights, notices, flush, stop: in this order.
+
+        Returns within ``stop_timeout_s``; what has not ended by then is abandoned.
+        """
+        if not self._running:
+            return
+        began = time.monotonic()
+        deadline = began + self.settings.stop_timeout_s
+        # The last stretch belongs to flushing and stopping, whatever hung before.
+        drained = began + self.settings.stop_timeout_s * 0.7
+        self._stop.set()
+        for collector in self._collectors:
+            if not collector.join(drained):
+                _LOG.warning("%s did not stop in time", collector.component)
+                collector.queue.close()
+        self._pipeline.stop(drained)
+        for handler in self._handlers:
+            handler.hurry.set()
+        for handler in self._handlers:
+            handler.queue.wait_idle(drained)
+        self._alerts.stop(drained)
+        self._reasoning.stop(drained)
+        self._running = False
+        for handler in self._handlers:
+            handler.queue.close()
+        for handler in self._handlers:
+            if not handler.join(drained):
+                lost = handler.queue.waiting
+                handler.queue.discard("stopped")
+                _LOG.warning("%s did not finish in time: %d records lost", handler.component, lost)
+        self.host.stop(deadline)
+
+
+def _writes_to_stdout(component: Component) -> bool:
+    """Whether its argument is ``-``, as in ``--handler jsonl:-``."""
+    argument = getattr(getattr(component.cls, "Config", None), "ARG", None)
+    return argument is not None and getattr(component.config, argument, None) == "-"

@@ -1,0 +1,220 @@
+"""What is installed: one scan of the distributions' metadata, which imports no plugin."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from typing import Literal, NamedTuple
+
+from linnix_core.__about__ import __version__
+from linnix_core.errors import PluginError
+
+__all__ = ["ALIASES", "GROUPS", "Catalog", "PluginRecord", "canonical"]
+
+#: The entry-point groups, by what their values are.
+GROUPS = ("collectors", "handlers", "reasoners", "deployers", "commands")
+
+#: Accepted where people type a component's name. A dot would nest TOML tables.
+ALIASES = {"llama.cpp": "llama-cpp", "llamacpp": "llama-cpp", "halext-node": "halext"}
+
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
+
+
+def canonical(name: str) -> str:
+    """The name of a component from the way people write it.
+
+    >>> canonical("llama.cpp")
+    'llama-cpp'
+    """
+    return ALIASES.get(name, name)
+
+
+class PluginRecord(NamedTuple):
+    """One entry point as its distribution describes it, with what keeps it from loading.
+
+    ``state`` is ``available`` or ``unavailable``; in the latter case ``code`` is
+    ``blocked``, ``incompatible``, ``conflict`` or ``metadata`` and ``reason`` a sentence.
+    """
+
+    kind: str
+    name: str
+    value: str
+    distribution: str
+    version: str
+    summary: str = ""
+    requires: str | None = None
+    state: Literal["available", "unavailable"] = "available"
+    code: str = ""
+    reason: str = ""
+    entry_point: metadata.EntryPoint | None = None
+
+    @property
+    def source(self) -> str:
+        """``linnix-plugin-jsonl 0.1.0``."""
+        return f"{self.distribution} {self.version}"
+
+
+class Catalog:
+    """The installed plugins, sorted by kind and name."""
+
+    def __init__(self, records: Iterable[PluginRecord] = ()) -> None:
+        order = {kind: position for position, kind in enumerate(GROUPS)}
+        self._records = tuple(
+            sorted(records, key=lambda r: (order[r.kind], r.name, r.distribution))
+        )
+
+    @classmethod
+    def scan(cls, path: list[str] | None = None, *, allow: str | None = None) -> Catalog:
+        """Read the metadata of every distribution on ``path`` (default: ``sys.path``).
+
+        ``allow`` (default: the environment variable ``LINNIX_PLUGINS``) lists the
+        distributions that may be used, separated by commas; empty means none. A record
+        that it leaves out is kept, as blocked.
+        """
+        allow = os.environ.get("LINNIX_PLUGINS") if allow is None else allow
+        allowed = None if allow is None else {_normal(part) for part in allow.split(",")}
+        found = metadata.distributions() if path is None else metadata.distributions(path=path)
+        records: list[PluginRecord] = []
+        seen: set[str] = set()
+        for distribution in found:
+            # Parsing METADATA is what costs; most distributions have nothing for us.
+            if "[linnix." not in (distribution.read_text("entry_points.txt") or ""):
+                continue
+            name = distribution.metadata["Name"] or "unknown"
+            if _normal(name) not in seen:
+                # Of two copies on the path, imports find the first; so do we.
+                seen.add(_normal(name))
+                records.extend(_records_of(distribution, name, allowed))
+        return cls(_with_conflicts(records))
+
+    def __iter__(self) -> Iterator[PluginRecord]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def of_kind(self, kind: str) -> tuple[PluginRecord, ...]:
+        """The records of one kind."""
+        return tuple(record for record in self._records if record.kind == kind)
+
+    def find(self, kind: str, plugin: str) -> PluginRecord:
+        """The one record for ``jsonl`` or ``linnix-plugin-jsonl:jsonl``.
+
+        Raises `PluginError` with the code ``unknown``, ``conflict``, ``blocked``,
+        ``incompatible`` or ``metadata``, a sentence and the next step.
+        """
+        distribution, _, name = plugin.rpartition(":")
+        name = canonical(name)
+        matches = [
+            record
+            for record in self.of_kind(kind)
+            if record.name == name
+            and (not distribution or _normal(record.distribution) == _normal(distribution))
+        ]
+        if not matches:
+            raise PluginError("unknown", self._unknown(kind, name), hint=self._remedy(kind, name))
+        record = matches[0]
+        if record.code == "conflict" and distribution:
+            return record
+        if record.state != "available":
+            hint = None
+            if record.code == "conflict":
+                hint = f'choose one: plugin = "{record.distribution}:{record.name}"'
+            raise PluginError(record.code, record.reason, hint=hint)
+        return record
+
+    def _unknown(self, kind: str, name: str) -> str:
+        said = f"no installed plugin is a {kind.rstrip('s')} called {name!r}"
+        elsewhere = [r.kind for r in self._records if r.name == name and r.kind != kind]
+        if elsewhere:
+            return f"{said} (it is one of the {elsewhere[0]})"
+        close = difflib.get_close_matches(name, [r.name for r in self.of_kind(kind)], n=1)
+        return f"{said}; did you mean {close[0]!r}?" if close else said
+
+    def _remedy(self, kind: str, name: str) -> str | None:
+        if not _NAME.fullmatch(name):
+            return "names are made of small letters, digits and dashes"
+        close = difflib.get_close_matches(name, [r.name for r in self.of_kind(kind)], n=1)
+        return None if close else f"pip install linnix-plugin-{name}"
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).strip().lower()
+
+
+def _records_of(
+    distribution: metadata.Distribution, name: str, allowed: set[str] | None
+) -> Iterator[PluginRecord]:
+    blocked = allowed is not None and _normal(name) not in allowed
+    requires, obstacle = _core_requirement(distribution)
+    for entry_point in distribution.entry_points:
+        prefix, _, kind = entry_point.group.partition(".")
+        if prefix != "linnix" or kind not in GROUPS:
+            continue
+        code, reason = "", ""
+        if blocked:
+            code, reason = "blocked", f"{name} is not among those that LINNIX_PLUGINS allows"
+        elif obstacle:
+            code, reason = obstacle[0], f"{name} {distribution.version} {obstacle[1]}"
+        elif not _NAME.fullmatch(entry_point.name):
+            code = "metadata"
+            reason = (
+                f"{name} calls it {entry_point.name!r}: names are made of small letters, "
+                "digits and dashes"
+            )
+        yield PluginRecord(
+            kind=kind,
+            name=entry_point.name,
+            value=entry_point.value,
+            distribution=name,
+            version=distribution.version,
+            summary=distribution.metadata["Summary"] or "",
+            requires=requires,
+            state="unavailable" if code else "available",
+            code=code,
+            reason=reason,
+            entry_point=entry_point,
+        )
+
+
+def _core_requirement(
+    distribution: metadata.Distribution,
+) -> tuple[str | None, tuple[str, str] | None]:
+    """What a distribution asks of the core, and what stands against using it."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    for line in distribution.requires or ():
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            return None, ("metadata", f"has a requirement that cannot be read: {line!r}")
+        if _normal(requirement.name) != "linnix-core":
+            continue
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        asked = str(requirement.specifier)
+        if not requirement.specifier.contains(__version__, prereleases=True):
+            return asked, ("incompatible", f"needs linnix-core {asked}; this is {__version__}")
+        return asked, None
+    return None, None
+
+
+def _with_conflicts(records: list[PluginRecord]) -> Iterator[PluginRecord]:
+    """Mark records that share kind and name: the order of the path must not decide."""
+    for record in records:
+        rivals = sorted(
+            other.source
+            for other in records
+            if (other.kind, other.name) == (record.kind, record.name) and other.code != "blocked"
+        )
+        if len(rivals) > 1 and not record.code:
+            yield record._replace(
+                state="unavailable",
+                code="conflict",
+                reason=f"{' and '.join(rivals)} both offer {record.kind}.{record.name}",
+            )
+        else:
+            yield record

@@ -1,0 +1,199 @@
+"""``linnix config``: write, check and show the configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import attrs
+import click
+
+from linnix_core.catalog import Catalog
+from linnix_core.config import (
+    DEFAULT_OVERFLOW,
+    AgentSettings,
+    ComponentSettings,
+    Reserved,
+    Settings,
+    find_file,
+    read,
+    unstructure,
+)
+from linnix_core.errors import ConfigError, LinnixError, Problem
+from linnix_core.hookspecs import KINDS
+from linnix_core.plan import Plan, make_plan
+from linnix_core.plugins import Component, PluginHost
+
+__all__ = ["command"]
+
+_file = click.option("-c", "--config", metavar="FILE", help="Read this file.")
+_set = click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override a key."
+)
+
+
+_RESERVED_OF_ALL = ["enabled", "required"]
+_RESERVED_OF = {
+    "collectors": [*_RESERVED_OF_ALL, "interval", "queue", "overflow"],
+    "handlers": [*_RESERVED_OF_ALL, "queue", "overflow"],
+}
+
+
+@click.group("config")
+def command() -> None:
+    """Write, check or show the configuration."""
+
+
+@command.command("check")
+@_file
+@_set
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Report every mistake at once; exit 2 if there is any."""
+    path = find_file(config)
+    source = str(path) if path else "defaults"
+    problems: list[Problem] = []
+    try:
+        settings = read(path, overrides=overrides)
+        _, components = _load(settings, problems)
+    except ConfigError as error:
+        problems.extend(error.problems)
+        components = []
+    if as_json:
+        listed = [problem._asdict() for problem in problems]
+        click.echo(json.dumps({"source": source, "problems": listed}, indent=2))
+        if problems:
+            raise click.exceptions.Exit(2)
+    elif problems:
+        raise ConfigError(problems, source=source)
+    else:
+        click.echo(f"{source}: no mistakes in {len(components)} components")
+
+
+@command.command("show")
+@_file
+@_set
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Print the configuration in effect, defaults included; secrets stay hidden."""
+    path = find_file(config)
+    settings = read(path, overrides=overrides)
+    problems: list[Problem] = []
+    plan, components = _load(settings, problems)
+    if problems:
+        raise ConfigError(problems, source=settings.source)
+    document: dict[str, Any] = {"agent": unstructure(settings.agent)}
+    document["agent"].setdefault("data_dir", str(settings.agent.data_folder()))
+    for component, chosen in zip(components, (*plan.components, *plan.ladder), strict=True):
+        table = _reserved(chosen)
+        if component.config is not None:
+            table |= unstructure(component.config)
+        document.setdefault(component.kind, {})[component.name] = table
+    if as_json:
+        click.echo(json.dumps({"source": settings.source, **document}, indent=2))
+        return
+    import tomli_w
+
+    click.echo(f"# from {settings.source}")
+    click.echo(tomli_w.dumps(document), nl=False)
+
+
+@command.command("init")
+@click.option("-o", "--output", metavar="FILE", default="linnix.toml", show_default=True)
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+def init(output: str, force: bool) -> None:
+    """Write a configuration with every key of the installed plugins, commented out."""
+    text = _template(Catalog.scan())
+    path = Path(output)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_TRUNC if force else os.O_EXCL)
+    try:
+        with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise LinnixError(f"{path} exists", hint="--force replaces it") from None
+    except OSError as error:
+        raise LinnixError(f"{path} cannot be written: {error.strerror}") from None
+    click.echo(f"{path} written; check it with: linnix config check")
+
+
+def _load(settings: Settings, problems: list[Problem]) -> tuple[Plan, list[Component]]:
+    """Load every class of the plan and check its table."""
+    catalog = Catalog.scan()
+    plan = make_plan(settings, catalog)
+    host = PluginHost(
+        catalog,
+        data_dir=settings.agent.data_folder(),
+        start_timeout_s=settings.agent.start_timeout_s,
+    )
+    for chosen in (*plan.components, *plan.ladder):
+        component = host.add(chosen.kind, chosen.name, plugin=chosen.plugin)
+        if component.cls is not None and component.state == "available":
+            host.configure(component, chosen, problems)
+        elif component.state != "available" and chosen.origin == "configuration":
+            status = component.status()
+            problems.append(Problem(chosen.path, status.reason, status.hint))
+    return plan, host.components
+
+
+def _reserved(chosen: ComponentSettings) -> dict[str, Any]:
+    """The reserved keys that apply to the kind, as they take effect."""
+    names = ["plugin", *_RESERVED_OF.get(chosen.kind, _RESERVED_OF_ALL)]
+    table = {key: value for key, value in unstructure(chosen.reserved).items() if key in names}
+    table["required"] = chosen.required
+    if "overflow" in names:
+        table.setdefault("overflow", DEFAULT_OVERFLOW[chosen.kind])
+    return table
+
+
+def _template(catalog: Catalog) -> str:
+    import tomli_w
+
+    from linnix_core.loading import load
+
+    lines = [
+        "# Configuration of Linnix (TOML). Every key shows its default; take away the # to",
+        "# change it. What runs without any of this: the best collector that can start,",
+        "# rules, console and heuristics, as far as they are installed.",
+        "",
+        "[agent]",
+        *_commented(AgentSettings, tomli_w.dumps),
+    ]
+    for kind in KINDS:
+        for record in catalog.of_kind(kind):
+            lines += ["", f"# {record.summary or record.source}", f"# [{kind}.{record.name}]"]
+            shown = (
+                ["interval", "queue", "overflow"] if kind == "collectors" else ["queue", "overflow"]
+            )
+            names = ["enabled", "required", *(shown if kind in ("collectors", "handlers") else [])]
+            lines += _commented(Reserved, tomli_w.dumps, names)
+            if record.state != "available":
+                continue
+            try:
+                config = getattr(load(record), "Config", None)
+            except LinnixError:
+                continue
+            if config is not None:
+                lines += _commented(config, tomli_w.dumps)
+    return "\n".join(lines) + "\n"
+
+
+def _commented(config: Any, dumps: Any, names: list[str] | None = None) -> list[str]:
+    """Each key with its default and its help, as comments."""
+    lines = []
+    for field in attrs.fields(config):
+        if names is not None and field.name not in names:
+            continue
+        default = field.default
+        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+            default = default.factory()
+        help_text = field.metadata.get("help", "")
+        if default is None or default is attrs.NOTHING or attrs.has(type(default)):
+            lines.append(f"# {field.name} =    # {help_text}")
+            continue
+        if isinstance(default, tuple):
+            default = list(default)
+        value = dumps({field.name: str(default) if isinstance(default, Path) else default})
+        lines.append(f"# {' '.join(value.split())}    # {help_text}".rstrip(" #"))
+    return lines

@@ -1,0 +1,137 @@
+"""``linnix plugins``: what is installed, and one plugin in detail."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from linnix_core.catalog import GROUPS, Catalog, PluginRecord, canonical
+from linnix_core.cli.table import table
+from linnix_core.errors import PluginError
+
+__all__ = ["command"]
+
+
+@click.group("plugins")
+def command() -> None:
+    """Show what is installed and why it runs or not."""
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_plugins(as_json: bool) -> None:
+    """List the installed plugins with their state; imports none of them."""
+    catalog = Catalog.scan()
+    if as_json:
+        click.echo(json.dumps([_as_dict(record) for record in catalog], indent=2))
+        return
+    rows = [(r.kind, r.name, r.source, r.state, r.reason or r.summary) for r in catalog]
+    if not rows:
+        click.echo("No plugin is installed. Begin with: pip install linnix")
+        return
+    click.echo(table(("KIND", "NAME", "FROM", "STATE", ""), rows))
+
+
+@command.command("show")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(name: str, as_json: bool) -> None:
+    """Load the plugins called NAME (or KIND.NAME) and show hooks and configuration keys."""
+    kind, dot, short = name.partition(".")
+    kinds, wanted = ((kind,), short) if dot and kind in GROUPS else (GROUPS, name)
+    wanted = canonical(wanted)
+    found = [r for r in Catalog.scan() if r.kind in kinds and r.name == wanted]
+    if not found:
+        Catalog.scan().find(kinds[0] if len(kinds) == 1 else "handlers", wanted)
+    described = [_describe(record) for record in found]
+    if as_json:
+        click.echo(json.dumps(described, indent=2))
+        return
+    click.echo("\n\n".join(_as_text(item) for item in described))
+
+
+def _as_dict(record: PluginRecord) -> dict[str, Any]:
+    return {
+        "kind": record.kind,
+        "name": record.name,
+        "distribution": record.distribution,
+        "version": record.version,
+        "summary": record.summary,
+        "requires_core": record.requires,
+        "state": record.state,
+        "code": record.code,
+        "reason": record.reason,
+    }
+
+
+def _describe(record: PluginRecord) -> dict[str, Any]:
+    """A record with what only the class can tell; what keeps it from loading is its reason."""
+    from linnix_core.loading import load
+    from linnix_core.plugins import verify
+
+    described = {**_as_dict(record), "description": "", "hooks": [], "keys": [], "argument": None}
+    if record.state != "available":
+        return described
+    try:
+        cls = load(record)
+        if record.kind != "commands":
+            described["hooks"] = sorted(verify(cls, record.kind))  # type: ignore[arg-type]
+    except PluginError as error:
+        return {**described, "state": "failed", "code": error.code, "reason": str(error)}
+    described["description"] = (cls.__doc__ or "").strip().partition("\n")[0]
+    config = getattr(cls, "Config", None)
+    if config is not None:
+        described["keys"] = _keys(config)
+        described["argument"] = getattr(config, "ARG", None)
+    return described
+
+
+def _keys(config: Any) -> list[dict[str, Any]]:
+    import attrs
+
+    from linnix_core.config import type_name
+
+    keys = []
+    for field in attrs.fields(config):
+        default = field.default
+        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+            default = default.factory()
+        required = default is attrs.NOTHING
+        keys.append(
+            {
+                "name": field.name,
+                "type": type_name(config, field.name),
+                "default": None if required or default is None else str(default),
+                "required": required,
+                "help": field.metadata.get("help", ""),
+            }
+        )
+    return keys
+
+
+def _as_text(item: dict[str, Any]) -> str:
+    lines = [
+        f"{item['kind']}.{item['name']}: {item['description'] or item['summary']}",
+        f"  from      {item['distribution']} {item['version']}",
+        f"  state     {item['state']}" + (f": {item['reason']}" if item["reason"] else ""),
+    ]
+    if item["hooks"]:
+        lines.append(f"  hooks     {', '.join(item['hooks'])}")
+    if item["argument"]:
+        option = item["kind"].rstrip("s")
+        lines.append(f"  argument  --{option} {item['name']}:{item['argument'].upper()}")
+    if item["keys"]:
+        rows = [
+            (
+                k["name"],
+                k["type"],
+                "required" if k["required"] else (k["default"] or "-"),
+                k["help"],
+            )
+            for k in item["keys"]
+        ]
+        keys = table(("KEY", "TYPE", "DEFAULT", ""), rows)
+        lines += ["", *(f"  {line}" for line in keys.splitlines())]
+    return "\n".join(lines)

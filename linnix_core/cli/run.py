@@ -1,0 +1,107 @@
+"""``linnix run``: follow processes until interrupted."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from types import FrameType
+
+import click
+
+from linnix_core.agent import Agent
+from linnix_core.catalog import Catalog
+from linnix_core.config import find_file, read
+from linnix_core.plan import make_plan
+from linnix_core.plugins import PluginHost
+from linnix_core.settings import parse_duration
+
+__all__ = ["command"]
+
+_LOG = logging.getLogger("linnix.agent")
+
+
+def _duration(ctx: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, parameter) from None
+
+
+@click.command("run")
+@click.option("-c", "--config", metavar="FILE", help="Read this configuration.")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="Override one key.")
+@click.option(
+    "--collector", "collectors", metavar="NAME", multiple=True,
+    help="Collect with this one instead of the best that can start.",
+)  # fmt: skip
+@click.option(
+    "--handler", "handlers", metavar="NAME[:ARG]", multiple=True,
+    help="Run this handler too, for example jsonl:events.jsonl.",
+)  # fmt: skip
+@click.option(
+    "--reasoner", "reasoners", metavar="NAME", multiple=True,
+    help="Ask this reasoner before the others.",
+)  # fmt: skip
+@click.option("--duration", metavar="T", callback=_duration, help="Stop after 30s, 5m, 2h …")
+@click.option("--strict", is_flag=True, help="Any component that cannot run ends the run.")
+@click.option(
+    "--no-plugins", is_flag=True,
+    help="Run nothing but what is named here: no defaults, no tables of the configuration.",
+)  # fmt: skip
+def command(
+    config: str | None,
+    overrides: tuple[str, ...],
+    collectors: tuple[str, ...],
+    handlers: tuple[str, ...],
+    reasoners: tuple[str, ...],
+    duration: float | None,
+    strict: bool,
+    no_plugins: bool,
+) -> None:
+    """Follow the processes of this machine until interrupted.
+
+    Without a configuration: the best collector that can start, the default rules, the
+    built-in explanations, and a live view on a terminal.
+    """
+    # Whatever a component writes is private, unless it says otherwise.
+    os.umask(0o077)
+    settings = read(find_file(config), overrides=[*overrides, *(["agent.strict=true"] * strict)])
+    catalog = Catalog.scan()
+    plan = make_plan(
+        settings,
+        catalog,
+        collectors=collectors,
+        handlers=handlers,
+        reasoners=reasoners,
+        no_plugins=no_plugins,
+    )
+    host = PluginHost(
+        catalog,
+        data_dir=settings.agent.data_folder(),
+        start_timeout_s=settings.agent.start_timeout_s,
+    )
+    agent = Agent(plan, host, settings=settings.agent)
+    _stop_on_signals(agent)
+    with agent:
+        began = time.monotonic()
+        reason = agent.run(duration)
+        _LOG.info("stopping after %.1f s: %s", time.monotonic() - began, reason)
+
+
+def _stop_on_signals(agent: Agent) -> None:
+    """The first SIGINT or SIGTERM stops in order, the second at once."""
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(128 + number)
+        asked = True
+        agent.request_stop(signal.Signals(number).name)
+
+    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGTERM, handle)
