@@ -115,11 +115,11 @@ def json_schema() -> dict[str, Any]:
                     "pid": {"type": "integer"},
                     "start_ns": {"type": "integer"},
                 },
-                required=list(ProcessKey._fields),
             )
-        properties = definition.get("properties", {})
-        if "class_" in properties:
-            definition["properties"] = {key.rstrip("_"): value for key, value in properties.items()}
+        definition["properties"] = {
+            key.rstrip("_"): {k: v for k, v in value.items() if k != "default"}
+            for key, value in definition["properties"].items()
+        }
         # Every key is always written, so a reader may rely on it.
         definition["required"] = list(definition["properties"])
         definition["additionalProperties"] = False

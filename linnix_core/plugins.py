@@ -244,12 +244,10 @@ class Component:
 
     def create(self, context: Any, seconds: float) -> None:
         """Build the object and bind its hooks. Raises like `call`."""
-        takes_config = getattr(self.cls, "Config", None) is not None
+        # A class that needs neither configuration nor context may leave out its constructor.
+        arguments = () if self.cls.__init__ is object.__init__ else (self.config, context)
         self.instance = self._guarded(
-            "constructor",
-            lambda: self._calls.call(
-                lambda: self.cls(self.config if takes_config else None, context), seconds
-            ),
+            "constructor", lambda: self._calls.call(lambda: self.cls(*arguments), seconds)
         )
         self._hooks = {
             name: (getattr(self.instance, name), arguments)

@@ -137,7 +137,7 @@ class ProcessTable:
         # never revive it.
         process = self._live.get(key) or self._dead.get(key)
         if process is None:
-            process = self._insert(event)
+            process = self._insert(event, ProcessKey(*key))
         elif event.kind == "exec" and process.ended_ns is None:
             self._replace_image(process, event)
         else:
@@ -173,8 +173,7 @@ class ProcessTable:
         elif event.parent_start_ns > event.start_ns:
             event.parent_start_ns = None
 
-    def _insert(self, event: ProcessEvent) -> Process:
-        key = event.key
+    def _insert(self, event: ProcessEvent, key: ProcessKey) -> Process:
         process = Process(
             key,
             None,
@@ -188,11 +187,9 @@ class ProcessTable:
             event.labels,
             event.ts_ns,
         )
-        self._adopt(process, event)
-        if event.kind == "fork" and process.parent is not None:
-            parent = self._live.get(process.parent)
-            if parent is not None:
-                self._inherit(process, parent)
+        parent = self._adopt(process, event)
+        if parent is not None and event.kind == "fork":
+            self._inherit(process, parent)
         previous = self._by_pid.get(key.pid)
         if event.kind == "exit" or (previous is not None and previous.start_ns > key.start_ns):
             # Dead by the time of this first word: it exited, or its pid has a new owner.
@@ -208,11 +205,21 @@ class ProcessTable:
             self._bury(next(iter(self._live.values())), event.ts_ns)
         return process
 
-    def _adopt(self, process: Process, event: ProcessEvent) -> None:
-        parent = event.parent_key
-        if parent is not None and parent != process.key:
-            process.parent = parent
-            self._children.setdefault(parent, {})[process.key] = None
+    def _adopt(self, process: Process, event: ProcessEvent) -> Process | None:
+        """Link a process to its parent; the parent's entry if there is one."""
+        if event.ppid is None or event.parent_start_ns is None:
+            return None
+        key = (event.boot_id, event.ppid, event.parent_start_ns)
+        if key == process.key:
+            return None
+        parent = self._live.get(key) or self._dead.get(key)
+        # The parent's own key object serves all its children.
+        process.parent = ProcessKey(*key) if parent is None else parent.key
+        siblings = self._children.get(process.parent)
+        if siblings is None:
+            siblings = self._children[process.parent] = {}
+        siblings[process.key] = None
+        return parent
 
     @staticmethod
     def _inherit(child: Process, parent: Process) -> None:

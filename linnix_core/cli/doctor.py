@@ -128,7 +128,10 @@ def _print(
     click.echo(f"configuration: {settings.source}")
     for problem in problems:
         click.echo(f"  {printable(str(problem))}")
-    rows = [(s.component, "works" if s.state == "running" else s.state, _said(s)) for s in statuses]
+    rows: list[tuple[str, str, str]] = []
+    for status in statuses:
+        state = "works" if status.state == "running" else status.state
+        rows.append((status.component, state, _said(status)))
     rows += [(f"collectors.{name}", "missing", hint or reason) for name, reason, hint in missing]
     click.echo()
     click.echo(table(("COMPONENT", "STATE", ""), rows) if rows else "nothing is installed")

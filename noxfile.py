@@ -1,0 +1,120 @@
+"""Every check of this repository as a session: ``nox -l`` lists them.
+
+Without arguments, everything that decides whether a change is good. ``bench`` runs only
+when it is named.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.error_on_missing_interpreters = False
+nox.options.reuse_venv = "yes"
+
+ROOT = Path(__file__).parent
+PLUGINS = sorted(
+    path.parent.name
+    for path in ROOT.glob("plugins/linnix-plugin-*/pyproject.toml")
+)
+SOURCES = ["linnix_core", *(f"plugins/{name}/src" for name in PLUGINS)]
+TEST_TOOLS = ["pytest>=8.3", "pytest-timeout>=2.3", "pytest-randomly>=3.16", "hypothesis>=6.100"]
+
+
+def _editable(*paths: str) -> list[str]:
+    return [argument for path in paths for argument in ("-e", path)]
+
+
+def _needed_by(name: str) -> list[str]:
+    """The plugins of this repository that a plugin's own tests need beside it."""
+    project = tomllib.loads((ROOT / "plugins" / name / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project.get("dependencies", []),
+        *project.get("optional-dependencies", {}).get("test", []),
+    ]
+    return [f"plugins/{plugin}" for plugin in PLUGINS if any(w.startswith(plugin) for w in wanted)]
+
+
+def _test_tools_of(name: str) -> list[str]:
+    """What the tests of a plugin need from elsewhere: its extra ``test``."""
+    project = tomllib.loads((ROOT / "plugins" / name / "pyproject.toml").read_text())["project"]
+    extra = project.get("optional-dependencies", {}).get("test", [])
+    return [requirement for requirement in extra if not requirement.startswith("linnix-")]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    session.install("ruff>=0.8")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Strict types, the core and every plugin."""
+    session.install("-r", "requirements-dev.txt")
+    session.run("mypy", *SOURCES)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The whole suite in one environment, in random order."""
+    session.install("-r", "requirements-dev.txt")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("plugin", PLUGINS)
+def plugin(session: nox.Session, plugin: str) -> None:
+    """One plugin alone with the core: proves that it declares what it imports."""
+    session.install(
+        *TEST_TOOLS,
+        *_test_tools_of(plugin),
+        *_editable(".", *_needed_by(plugin), f"plugins/{plugin}"),
+    )
+    session.run("pytest", f"plugins/{plugin}", *session.posargs)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The suite of the core with the lowest versions that it declares."""
+    if session.venv_backend != "uv":
+        session.skip("needs uv to resolve the lowest versions")
+    session.install("--resolution", "lowest-direct", "-e", ".[testing]")
+    session.install("jsonschema", "pytest-timeout", "pytest-randomly", "hypothesis", "psutil")
+    session.install("--no-deps", *_editable("plugins/linnix-plugin-psutil"))
+    session.run("pytest", "tests", "--deselect", "tests/test_boundaries.py", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Wheels of everything, installed without the checkout, run for a moment."""
+    session.install("build>=1.2", "hatchling>=1.25")
+    wheels = Path(session.create_tmp()) / "wheels"
+    for folder in [".", "plugins/linnix", *(f"plugins/{name}" for name in PLUGINS)]:
+        session.run(
+            "python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), folder,
+            silent=True,
+        )  # fmt: skip
+    # The environment has no editable copies: what runs comes out of the wheels.
+    session.install("--force-reinstall", *map(str, sorted(wheels.glob("*.whl"))))
+    with session.chdir(session.create_tmp()):
+        listed = session.run("linnix", "plugins", "list", "--json", silent=True)
+        states = {plugin["name"]: plugin["state"] for plugin in json.loads(str(listed))}
+        if set(states.values()) != {"available"}:
+            session.error(f"not every plugin is available: {states}")
+        session.run("linnix", "run", "--duration", "2s", "--set", "agent.data_dir='data'")
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Every benchmark, beside its peer in the same run; prints JSON lines."""
+    session.install("-r", "requirements.txt", "psutil")
+    for script in sorted((ROOT / "benchmarks").glob("*.py")):
+        session.run("python", str(script), *session.posargs)
