@@ -38,6 +38,8 @@ from linnix_core.workers import CollectorWorker, HandlerWorker
 
 __all__ = ["Agent"]
 
+_ENDED = "every collector has ended"
+
 _LOG = logging.getLogger("linnix.agent")
 
 #: Seconds after which a hook that does not return is shown as stalled.
@@ -113,9 +115,9 @@ class Agent:
 
     def start(self) -> None:
         """Load, check and start everything; what cannot start says why and is left out."""
-        built = self._build()
         self._running = True
         try:
+            built = self._build()
             by_kind: dict[str, list[tuple[ComponentSettings, Component]]] = {}
             for settings, component in built:
                 by_kind.setdefault(settings.kind, []).append((settings, component))
@@ -303,9 +305,18 @@ class Agent:
                 if left <= 0:
                     return "the time is over"
             try:
-                return self._wake.get(timeout=left)
+                reason = self._wake.get(timeout=left)
             except queue.Empty:
                 self._supervise()
+                continue
+            if reason is _ENDED and not any(
+                worker.component.state == "stopped" for worker in self._collectors
+            ):
+                said = "; ".join(
+                    f"{w.component}: {w.component.status().reason}" for w in self._collectors
+                )
+                raise LinnixError(f"nothing collects any more: {said}")
+            return reason
 
     def request_stop(self, reason: str) -> None:
         """End `run`. Safe in a signal handler: it takes no lock that may be held there."""
@@ -316,7 +327,7 @@ class Agent:
             return
         alive = [w for w in self._collectors if w.alive and w.component.runs]
         if not alive:
-            self.request_stop("every collector has ended")
+            self.request_stop(_ENDED)
 
     def status(self) -> tuple[ComponentStatus, ...]:
         """Every component of the run with its state, reason and counters."""

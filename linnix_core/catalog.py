@@ -83,11 +83,13 @@ class Catalog:
             # Parsing METADATA is what costs; most distributions have nothing for us.
             if "[linnix." not in (distribution.read_text("entry_points.txt") or ""):
                 continue
-            name = distribution.metadata["Name"] or "unknown"
+            described = distribution.metadata
+            name = described["Name"] or "unknown"
             if _normal(name) not in seen:
                 # Of two copies on the path, imports find the first; so do we.
                 seen.add(_normal(name))
-                records.extend(_records_of(distribution, name, allowed))
+                blocked = allowed is not None and _normal(name) not in allowed
+                records.extend(_records_of(distribution.entry_points, described, name, blocked))
         return cls(_with_conflicts(records))
 
     def __iter__(self) -> Iterator[PluginRecord]:
@@ -146,11 +148,14 @@ def _normal(name: str) -> str:
 
 
 def _records_of(
-    distribution: metadata.Distribution, name: str, allowed: set[str] | None
+    entry_points: Iterable[metadata.EntryPoint],
+    described: metadata.PackageMetadata,
+    name: str,
+    blocked: bool,
 ) -> Iterator[PluginRecord]:
-    blocked = allowed is not None and _normal(name) not in allowed
-    requires, obstacle = _core_requirement(distribution)
-    for entry_point in distribution.entry_points:
+    version = described["Version"] or "unknown"
+    requires, obstacle = _core_requirement(described.get_all("Requires-Dist") or ())
+    for entry_point in entry_points:
         prefix, _, kind = entry_point.group.partition(".")
         if prefix != "linnix" or kind not in GROUPS:
             continue
@@ -158,7 +163,7 @@ def _records_of(
         if blocked:
             code, reason = "blocked", f"{name} is not among those that LINNIX_PLUGINS allows"
         elif obstacle:
-            code, reason = obstacle[0], f"{name} {distribution.version} {obstacle[1]}"
+            code, reason = obstacle[0], f"{name} {version} {obstacle[1]}"
         elif not _NAME.fullmatch(entry_point.name):
             code = "metadata"
             reason = (
@@ -170,8 +175,8 @@ def _records_of(
             name=entry_point.name,
             value=entry_point.value,
             distribution=name,
-            version=distribution.version,
-            summary=distribution.metadata["Summary"] or "",
+            version=version,
+            summary=described["Summary"] or "",
             requires=requires,
             state="unavailable" if code else "available",
             code=code,
@@ -180,26 +185,50 @@ def _records_of(
         )
 
 
-def _core_requirement(
-    distribution: metadata.Distribution,
-) -> tuple[str | None, tuple[str, str] | None]:
-    """What a distribution asks of the core, and what stands against using it."""
-    from packaging.requirements import InvalidRequirement, Requirement
+# What nearly every plugin declares. Importing `packaging` takes longer than all of the
+# rest of ``linnix --help``, so it is asked only about anything else.
+_PLAIN = re.compile(r"linnix[-_.]core\s*\(?((?:(?:>=|<)\d+(?:\.\d+)*\s*,?\s*)*)\)?", re.IGNORECASE)
+_RELEASED = re.fullmatch(r"[\d.]+", __version__) is not None
+_BOUND = re.compile(r"(>=|<)([\d.]+)")
 
-    for line in distribution.requires or ():
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            return None, ("metadata", f"has a requirement that cannot be read: {line!r}")
-        if _normal(requirement.name) != "linnix-core":
+
+def _core_requirement(lines: Iterable[str]) -> tuple[str | None, tuple[str, str] | None]:
+    """What a distribution asks of the core, and what stands against using it."""
+    for line in lines:
+        if _RELEASED and (plain := _PLAIN.fullmatch(line)):
+            asked = plain[1].strip()
+            fits = all(
+                (_release(__version__) >= _release(bound)) == (operator == ">=")
+                for operator, bound in _BOUND.findall(asked)
+            )
+        elif "linnix" in line.lower() or not re.match(r"[\w.\-]+", line):
+            from packaging.requirements import InvalidRequirement, Requirement
+
+            try:
+                requirement = Requirement(line)
+            except InvalidRequirement:
+                return None, ("metadata", f"has a requirement that cannot be read: {line!r}")
+            marker = requirement.marker
+            if _normal(requirement.name) != "linnix-core" or (
+                marker is not None and not marker.evaluate({"extra": ""})
+            ):
+                continue
+            asked = str(requirement.specifier)
+            fits = requirement.specifier.contains(__version__, prereleases=True)
+        else:
             continue
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        asked = str(requirement.specifier)
-        if not requirement.specifier.contains(__version__, prereleases=True):
+        if not fits:
             return asked, ("incompatible", f"needs linnix-core {asked}; this is {__version__}")
         return asked, None
     return None, None
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """``0.10`` as numbers, without zeros at the end: 0.1.0 is 0.1."""
+    numbers = [int(part) for part in re.findall(r"\d+", version)]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers)
 
 
 def _with_conflicts(records: list[PluginRecord]) -> Iterator[PluginRecord]:

@@ -17,16 +17,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from linnix_core.config import Overflow
-from linnix_core.records import (
-    Batch,
-    CgroupSample,
-    Loss,
-    ProcessEvent,
-    ProcessSample,
-    Record,
-    SystemSample,
-)
-from linnix_core.redact import clean_event
+from linnix_core.records import Batch, Loss, Record
+from linnix_core.redact import CLEANERS
 
 if TYPE_CHECKING:
     from linnix_core.context import Clock
@@ -41,8 +33,6 @@ MAX_NOTICES = 4096
 #: Seconds that one ``Loss`` record covers.
 LOSS_WINDOW_S = 10.0
 
-_RECORD_TYPES = frozenset({ProcessEvent, ProcessSample, CgroupSample, SystemSample, Loss})
-
 
 @attrs.frozen
 class Counts:
@@ -52,6 +42,8 @@ class Counts:
     handled: int = 0
     queued: int = 0
     dropped: Mapping[str, int] = attrs.field(factory=dict)
+    #: Of the received, those that were lost before they came here (`BoundedQueue.count_lost`).
+    announced: int = 0
 
     @property
     def lost(self) -> int:
@@ -84,7 +76,8 @@ class BoundedQueue:
         self._items: deque[Item] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._received = self._handled = self._waiting = self._taken = self._notices = 0
+        self._received = self._handled = self._waiting = self._taken = 0
+        self._notices = self._announced = 0
         self._dropped: dict[str, int] = {}
 
     def put(self, records: Sequence[Record], hook: str = "linnix_handle") -> None:
@@ -177,6 +170,7 @@ class BoundedQueue:
         """Count records that were lost before they got here, as received and dropped."""
         with self._changed:
             self._received += count
+            self._announced += count
             self._count_dropped(why, count)
 
     def _count_dropped(self, why: str, count: int) -> None:
@@ -186,7 +180,11 @@ class BoundedQueue:
         """All counters of one instant."""
         with self._changed:
             return Counts(
-                self._received, self._handled, self._waiting + self._taken, dict(self._dropped)
+                self._received,
+                self._handled,
+                self._waiting + self._taken,
+                dict(self._dropped),
+                self._announced,
             )
 
     @property
@@ -348,12 +346,10 @@ class Pipeline:
         """Check and clean what enters, then publish it."""
         entered: list[Record] = []
         for record in records:
-            if type(record) is ProcessEvent:
-                try:
-                    clean_event(record)
-                except (TypeError, ValueError, AttributeError):
-                    continue
-            elif type(record) not in _RECORD_TYPES:
+            try:
+                CLEANERS[type(record)](record)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                # No record, or one with a text that is none: its collector shows the count.
                 continue
             entered.append(record)
         if entered:
@@ -388,9 +384,11 @@ class Pipeline:
                             lost=total - before,
                             lost_total=total,
                             window_ns=window_ns,
-                            received=counts.received,
+                            # What the source made, whether or not it could hand it over.
+                            emitted=counts.received if side in self._sources else None,
+                            received=counts.received - counts.announced,
                             handled=counts.handled,
-                            dropped=counts.lost,
+                            dropped=counts.lost - counts.announced,
                             queued=counts.queued,
                         )
                     )

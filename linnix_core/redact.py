@@ -7,13 +7,30 @@ another hides. Better one argument too many than one password in a log.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from linnix_core.escape import valid
-from linnix_core.records import Alert, Evidence, ProcessEvent, Subject
+from linnix_core.records import (
+    Alert,
+    CgroupSample,
+    Evidence,
+    Loss,
+    ProcessEvent,
+    ProcessSample,
+    Subject,
+    SystemSample,
+)
 
-__all__ = ["MARK", "MAX_ARGS_CHARS", "clean_alert", "clean_args", "clean_event", "clean_text"]
+__all__ = [
+    "CLEANERS",
+    "MARK",
+    "MAX_ARGS_CHARS",
+    "clean_alert",
+    "clean_args",
+    "clean_event",
+    "clean_text",
+]
 
 #: What stands in place of a secret.
 MARK = "[redacted]"
@@ -165,7 +182,9 @@ _clean_before: set[tuple[str, ...]] = set()
 
 
 def clean_event(event: ProcessEvent) -> None:
-    """Clean an event in place, as it enters."""
+    """Clean an event in place. ``TypeError`` for one that cannot be told from others."""
+    if type(event.pid) is not int or type(event.start_ns) is not int:
+        raise TypeError("pid and start_ns must be whole numbers")
     args = event.args
     if args and args not in _clean_before:
         event.args = _bounded_args(args, event)
@@ -183,6 +202,35 @@ def clean_event(event: ProcessEvent) -> None:
         event.cgroup.isascii() and len(event.cgroup) <= MAX_PATH_CHARS
     ):
         event.cgroup = _bounded(event.cgroup, MAX_PATH_CHARS, event)
+
+
+def clean_sample(sample: ProcessSample) -> None:
+    """Clean a sample in place."""
+    if type(sample.pid) is not int or type(sample.start_ns) is not int:
+        raise TypeError("pid and start_ns must be whole numbers")
+    if not (sample.comm.isascii() and len(sample.comm) <= MAX_COMM_CHARS):
+        sample.comm = valid(sample.comm[:MAX_COMM_CHARS])
+    if sample.cgroup is not None and not sample.cgroup.isascii():
+        sample.cgroup = valid(sample.cgroup[:MAX_PATH_CHARS])
+
+
+def clean_cgroup(sample: CgroupSample) -> None:
+    """Clean a sample of a cgroup in place."""
+    sample.cgroup = valid(sample.cgroup[:MAX_PATH_CHARS])
+
+
+def _nothing(record: SystemSample | Loss) -> None:
+    """Nothing in it was chosen by a process."""
+
+
+#: How to clean each type of record that a collector may emit.
+CLEANERS: dict[type, Callable[[Any], None]] = {
+    ProcessEvent: clean_event,
+    ProcessSample: clean_sample,
+    CgroupSample: clean_cgroup,
+    SystemSample: _nothing,
+    Loss: _nothing,
+}
 
 
 def _bounded(text: str, limit: int, event: ProcessEvent) -> str:

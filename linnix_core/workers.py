@@ -294,7 +294,8 @@ class HandlerWorker(_Worker):
         try:
             self._call("linnix_flush")
         except RecordsLost as error:
-            self.queue.count_lost(error.why, error.count)
+            # They were counted as handled, and turn out not to be.
+            self.queue.done(0, error.count, error.why)
             self.component.set_state("degraded", error.why, str(error))
         except LinnixError as error:
             self._failed(error)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
@@ -94,35 +92,9 @@ def _plugin_command(name: str) -> click.Command:
 @click.version_option(__version__, "-V", "--version", message="linnix %(version)s")
 def cli(verbose: int, debug: bool) -> None:
     """Follow the processes of this machine, notice incidents, and say who and why."""
-    level = logging.DEBUG if debug or verbose > 1 else logging.INFO if verbose else logging.WARNING
-    _configure_logging(level)
+    from linnix_core.cli.log import configure
 
-
-class _StderrHandler(logging.StreamHandler[Any]):
-    """Writes to the ``sys.stderr`` of the moment: a live view puts its own in place."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> Any:
-        return sys.stderr
-
-    def format(self, record: logging.LogRecord) -> str:
-        from linnix_core.escape import printable
-
-        said = f"linnix: {record.levelname.lower()}: {printable(record.getMessage())}"
-        if record.exc_info and record.exc_info[0] is not None:
-            said += "\n" + logging.Formatter().formatException(record.exc_info)
-        return said
-
-
-def _configure_logging(level: int) -> None:
-    logger = logging.getLogger("linnix")
-    logger.setLevel(level)
-    logger.propagate = False
-    if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
-        logger.addHandler(_StderrHandler())
+    configure(2 if debug else verbose)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

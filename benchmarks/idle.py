@@ -1,0 +1,85 @@
+"""What ``linnix run`` costs on a quiet machine: CPU and memory, beside a bare psutil loop.
+
+Both follow the same processes at the same interval, at the same time:
+
+* the peer: ``psutil.process_iter`` with the fields that a sample needs, in a loop;
+* ``linnix run`` with the collector psutil, rules, heuristics and the plain console.
+
+CPU counts from the first poll to the end, so that starting up is not idling.
+
+    python benchmarks/idle.py [--seconds 60] [--interval 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import psutil
+
+PEER = """
+import sys, threading, psutil
+fields = ["pid", "ppid", "name", "status", "cpu_times", "memory_info", "num_threads", "io_counters"]
+while True:
+    for process in psutil.process_iter(fields):
+        pass
+    print("polled", flush=True)
+    threading.Event().wait(float(sys.argv[1]))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--interval", type=float, default=5.0)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as data:
+        commands = {
+            "psutil loop": [sys.executable, "-c", PEER, str(options.interval)],
+            "linnix run": [
+                sys.executable, "-m", "linnix_core", "run", "--collector", "psutil",
+                "--set", f"collectors.psutil.interval={options.interval}",
+                "--set", f"agent.data_dir='{data}'",
+            ],
+        }  # fmt: skip
+        running = {
+            name: subprocess.Popen(command, stdout=subprocess.PIPE)
+            for name, command in commands.items()
+        }
+        for process in running.values():
+            assert process.stdout is not None
+            process.stdout.readline()  # the first poll is over
+            # Keep reading, so that nobody waits for a full pipe.
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+        watched = {name: psutil.Process(process.pid) for name, process in running.items()}
+        before = {name: sum(p.cpu_times()[:2]) for name, p in watched.items()}
+        began = time.monotonic()
+        time.sleep(options.seconds)
+        elapsed = time.monotonic() - began
+        spent = {name: sum(p.cpu_times()[:2]) - before[name] for name, p in watched.items()}
+        memory = {name: p.memory_info().rss for name, p in watched.items()}
+        for process in running.values():
+            process.terminate()
+            process.wait()
+    for name, seconds in spent.items():
+        print(
+            json.dumps(
+                {
+                    "benchmark": f"idle/{name}",
+                    "cpu_percent_of_one_core": round(100 * seconds / elapsed, 3),
+                    "ratio_to_psutil_loop": round(seconds / max(spent["psutil loop"], 0.01), 2),
+                    "rss_mb": round(memory[name] / 1e6, 1),
+                    "processes": len(psutil.pids()),
+                    "interval_s": options.interval,
+                }
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()
