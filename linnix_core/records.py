@@ -99,7 +99,8 @@ class ProcessEvent:
     ``kind`` is ``seen`` (already running when first noticed: it fills the process table
     and counts for no rule), ``fork``, ``exec``, ``exit`` or ``oom`` (chosen by the
     kernel's OOM killer). ``source`` tells whether the kernel reported it or two polls
-    were compared. ``truncated`` is true when comm, exe, args or cwd were cut.
+    were compared. On a fork, comm, exe and args are those that the child has from its
+    parent; an exec replaces them. ``truncated`` is true when comm, exe, args or cwd were cut.
     ``exit_code`` and ``signal`` exclude each other; ``cpu_ns`` is user plus system time;
     ``max_rss_bytes`` may include the image of the parent before an exec.
     """
