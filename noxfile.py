@@ -18,11 +18,12 @@ nox.options.error_on_missing_interpreters = False
 nox.options.reuse_venv = "yes"
 
 ROOT = Path(__file__).parent
-PLUGINS = sorted(
-    path.parent.name
-    for path in ROOT.glob("plugins/linnix-plugin-*/pyproject.toml")
-)
-SOURCES = ["linnix_core", *(f"plugins/{name}/src" for name in PLUGINS)]
+PLUGINS = sorted(path.parent.name for path in ROOT.glob("plugins/linnix-plugin-*/pyproject.toml"))
+SOURCES = [
+    "linnix_core",
+    *(f"plugins/{name}/src" for name in PLUGINS),
+    *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("examples/*/src"))),
+]
 TEST_TOOLS = ["pytest>=8.3", "pytest-timeout>=2.3", "pytest-randomly>=3.16", "hypothesis>=6.100"]
 
 
@@ -109,7 +110,8 @@ def build(session: nox.Session) -> None:
         states = {plugin["name"]: plugin["state"] for plugin in json.loads(str(listed))}
         if set(states.values()) != {"available"}:
             session.error(f"not every plugin is available: {states}")
-        session.run("linnix", "run", "--duration", "2s", "--set", "agent.data_dir='data'")
+        data_dir = Path.cwd() / "data"
+        session.run("linnix", "run", "--duration", "2s", "--set", f"agent.data_dir='{data_dir}'")
 
 
 @nox.session(default=False)
