@@ -170,6 +170,8 @@ class Agent:
         for settings, component in built:
             if settings.origin == "default" and getattr(component.cls, "USES_STDOUT", False):
                 component.set_state("stopped", "stdout", f"standard output belongs to {writers[0]}")
+                # Even where everything is required: it did not fail, it stepped back.
+                component.required = False
 
     def _context(self, component: Component) -> Context:
         name = str(component)
@@ -360,6 +362,9 @@ class Agent:
             for component in self.host.implementing("linnix_health"):
                 self._ask_health(component)
         for component in self.host.components:
+            status = component.status()
+            if component.kind == "handlers" and status.code == "finished" and component.required:
+                self.request_stop(status.reason)
             if component.required and component.state in ("failed", "unavailable"):
                 raise RequiredComponentFailed(
                     f"{component} is required and {component.state}: {component.status().reason}"
@@ -381,6 +386,8 @@ class Agent:
 
     def _enrich(self, batch: Batch) -> None:
         for component in self._enrichers:
+            if not component.runs:
+                continue
             try:
                 component.call_within(ENRICH_BUDGET_S, "linnix_enrich", batch=batch)
             except LinnixError as error:
@@ -424,7 +431,7 @@ class Agent:
         extra = [
             fact
             for _, facts in self.host.each("linnix_evidence", EVIDENCE_BUDGET_S, incident=incident)
-            for fact in facts or ()
+            for fact in (facts if isinstance(facts, Iterable) else ())
             if isinstance(fact, Fact)
         ]
         request = build_request(
@@ -444,7 +451,8 @@ class Agent:
                 _LOG.warning("%s: answer discarded: %s", component, error)
             except LinnixError as error:
                 component.failures += 1
-                component.set_state("degraded", "declined", str(error))
+                cause = error.__cause__ if isinstance(error.__cause__, LinnixError) else error
+                component.set_state("degraded", "declined", str(error), cause.hint)
                 _LOG.warning("%s declined: %s", component, error)
         if self.host.implementing("linnix_reason"):
             _LOG.warning("incident %s stays unexplained: every reasoner declined", incident.id)
@@ -460,26 +468,27 @@ class Agent:
         if not self._running:
             return
         began = time.monotonic()
-        deadline = began + self.settings.stop_timeout_s
-        # The last stretch belongs to flushing and stopping, whatever hung before.
-        drained = began + self.settings.stop_timeout_s * 0.7
+        # Every step has a stretch of its own, so that what hangs costs only itself.
+        collected, handled, explained, flushed, deadline = (
+            began + self.settings.stop_timeout_s * share for share in (0.3, 0.5, 0.7, 0.85, 1.0)
+        )
         self._stop.set()
-        for collector in self._collectors:
-            if not collector.join(drained):
-                _LOG.warning("%s did not stop in time", collector.component)
-                collector.queue.close()
-        self._pipeline.stop(drained)
         for handler in self._handlers:
             handler.hurry.set()
+        for collector in self._collectors:
+            if not collector.join(collected):
+                _LOG.warning("%s did not stop in time", collector.component)
+                collector.queue.close()
+        self._pipeline.stop(handled)
         for handler in self._handlers:
-            handler.queue.wait_idle(drained)
-        self._alerts.stop(drained)
-        self._reasoning.stop(drained)
+            handler.queue.wait_idle(handled)
+        self._alerts.stop(explained)
+        self._reasoning.stop(explained)
         self._running = False
         for handler in self._handlers:
             handler.queue.close()
         for handler in self._handlers:
-            if not handler.join(drained):
+            if not handler.join(flushed):
                 lost = handler.queue.waiting
                 handler.queue.discard("stopped")
                 _LOG.warning("%s did not finish in time: %d records lost", handler.component, lost)

@@ -6,6 +6,7 @@ alerts, incidents and insights, which nest and are rare, pass through plain dict
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeAlias
 
 import attrs
@@ -44,6 +45,8 @@ _decoders: dict[str, msgspec.json.Decoder[Any]] = {
     name: msgspec.json.Decoder(cls) for name, cls in _FLAT.items()
 }
 
+_CONTROL = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
+
 
 class _Tag(msgspec.Struct):
     type: str
@@ -59,19 +62,31 @@ def encode(record: Record | Notice) -> bytes:
     >>> encode(ProcessSample(pid=7, start_ns=0, interval_ns=1))[:12]
     b'{"boot_id":"'
     """
-    if type(record) in _FLAT_TYPES:
-        return _encode(record)
-    return _encode(plain(record))
+    line = _encode(record if type(record) in _FLAT_TYPES else plain(record))
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    # JSON leaves DEL and the C1 controls as they are; terminals obey them.
+    return _CONTROL.sub(lambda found: b"\\u00%02x" % found[0][-1], line)
 
 
 def decode(line: bytes | str) -> Record | Notice:
     """The record of one line. Raises ``ValueError`` that names the place of the mistake."""
+    try:
+        return _decode(line)
+    except RecursionError:
+        raise ValueError("nested too deeply to be a record") from None
+
+
+def _decode(line: bytes | str) -> Record | Notice:
     name = _tag.decode(line).type
     if decoder := _decoders.get(name):
         record: Record = decoder.decode(line)
         return record
     if cls := _NESTED.get(name):
-        return msgspec.convert(_inbound(msgspec.json.decode(line)), cls)
+        try:
+            return msgspec.convert(_inbound(msgspec.json.decode(line)), cls)
+        except msgspec.ValidationError as error:
+            raise ValueError(_PLACE.sub(_as_written, str(error))) from None
     raise ValueError(f"{name!r} is no type of record")
 
 
@@ -89,15 +104,23 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _inbound(value: Any) -> Any:
-    """The other way for what ``msgspec`` cannot know: the word ``class`` and process keys."""
-    if isinstance(value, list):
-        return [_inbound(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if value.keys() == set(ProcessKey._fields):
-        return [value[name] for name in ProcessKey._fields]
-    return {("class_" if key == "class" else key): _inbound(item) for key, item in value.items()}
+def _inbound(document: dict[str, Any]) -> dict[str, Any]:
+    """The other way for what ``msgspec`` cannot know: the word ``class`` and the process key."""
+    if "class" in document:
+        document["class_"] = document.pop("class")
+    subject = document.get("subject")
+    if isinstance(subject, dict) and isinstance(key := subject.get("key"), dict):
+        subject["key"] = [key.get(name) for name in ProcessKey._fields]
+    return document
+
+
+_PLACE = re.compile(r"\$\.(?:class_|subject\.key\[(?P<field>\d)\])")
+
+
+def _as_written(place: re.Match[str]) -> str:
+    """A place in the line, from a place in what `_inbound` made of it."""
+    field = place["field"]
+    return f"$.subject.key.{ProcessKey._fields[int(field)]}" if field else "$.class"
 
 
 def json_schema() -> dict[str, Any]:

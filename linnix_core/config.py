@@ -51,6 +51,12 @@ def _positive(instance: Any, attribute: attrs.Attribute[Any], value: float) -> N
         raise ValueError(f"{attribute.name} must be more than 0, got {value}")
 
 
+def _absolute(instance: Any, attribute: attrs.Attribute[Any], value: Path | None) -> None:
+    # Another command, started elsewhere, has to find the same folder.
+    if value is not None and not value.is_absolute():
+        raise ValueError(f"{attribute.name} must be an absolute path, got {str(value)!r}")
+
+
 @attrs.frozen(kw_only=True)
 class AgentSettings:
     """The ``[agent]`` table."""
@@ -74,7 +80,9 @@ class AgentSettings:
         default=False, metadata={"help": "any component that cannot run ends the run"}
     )
     data_dir: Path | None = attrs.field(
-        default=None, metadata={"help": "where components keep what outlives a run"}
+        default=None,
+        validator=_absolute,
+        metadata={"help": "where components keep what outlives a run"},
     )
 
     def data_folder(self) -> Path:

@@ -95,5 +95,7 @@ class Context:
     @property
     def data_dir(self) -> Path:
         """A folder of the component's own that outlives the run; made on first use, 0700."""
-        self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # One by one: mkdir would give its mode to the last of several only.
+        for folder in (self._data_dir.parent, self._data_dir):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return self._data_dir

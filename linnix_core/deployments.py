@@ -18,7 +18,7 @@ from linnix_core.errors import LinnixError
 from linnix_core.records import Deployment, Health, ModelSpec
 
 if TYPE_CHECKING:
-    from linnix_core.plugins import PluginHost
+    from linnix_core.plugins import Component, PluginHost
 
 __all__ = ["DeploymentStore", "deploy", "probe", "undeploy"]
 
@@ -96,21 +96,41 @@ def deploy(host: PluginHost, store: DeploymentStore, spec: ModelSpec) -> Deploym
     """Offer the model to the deployers in their order; remember what the first one made.
 
     None falls through to the next; an exception does not: that deployer felt responsible.
+    What cannot be remembered is taken down again. Raises `LinnixError`, also when another
+    deployer serves that name already.
     """
+    known = store.get(spec.name)
     for component in host.implementing("linnix_deploy"):
-        made = component.call_within(DEPLOY_TIMEOUT_S, "linnix_deploy", spec=spec)
-        if made is None:
+        if known is not None and known.deployer != component.name:
             continue
-        if not isinstance(made, Deployment):
-            raise LinnixError(f"{component} returned {type(made).__name__}, not Deployment")
-        made = attrs.evolve(
-            made,
-            deployer=component.name,
-            created_ns=made.created_ns or time.time_ns(),
+        made = component.call_within(DEPLOY_TIMEOUT_S, "linnix_deploy", spec=spec)
+        if made is not None:
+            return _remember(component, store, spec, made)
+    if known is not None:
+        raise LinnixError(
+            f"{spec.name!r} is deployed by {known.deployer}, which does not take this",
+            hint="undeploy it first, or choose another name",
         )
-        store.put(made)
-        return made
     raise LinnixError(f"no deployer takes {spec.name!r} ({spec.format})")
+
+
+def _remember(
+    component: Component, store: DeploymentStore, spec: ModelSpec, made: Any
+) -> Deployment:
+    if not isinstance(made, Deployment):
+        raise LinnixError(f"{component} returned {type(made).__name__}, not Deployment")
+    deployment = attrs.evolve(
+        made,
+        name=spec.name,
+        deployer=component.name,
+        created_ns=made.created_ns or time.time_ns(),
+    )
+    try:
+        store.put(deployment)
+    except (LinnixError, OSError, TypeError, ValueError) as error:
+        component.call_within(UNDEPLOY_TIMEOUT_S, "linnix_undeploy", deployment=made)
+        raise LinnixError(f"{component} served {spec.name!r}, but {error}; undone") from error
+    return deployment
 
 
 def probe(host: PluginHost, deployment: Deployment) -> Health:
@@ -130,7 +150,7 @@ def undeploy(host: PluginHost, store: DeploymentStore, name: str) -> None:
     store.remove(name)
 
 
-def _deployer(host: PluginHost, deployment: Deployment) -> Any:
+def _deployer(host: PluginHost, deployment: Deployment) -> Component:
     for component in host.components:
         if component.kind == "deployers" and component.name == deployment.deployer:
             if component.runs:

@@ -91,8 +91,8 @@ class RecordsLost(LinnixError):
 
     def __init__(self, count: int, why: str, message: str) -> None:
         super().__init__(message)
-        self.count = count
-        self.why = why
+        self.count = int(count)
+        self.why = str(why)
 
 
 class RequiredComponentFailed(LinnixError):

@@ -10,12 +10,14 @@ import re
 
 __all__ = ["printable", "valid"]
 
-# C0 and C1 controls, DEL, line and paragraph separators, zero-width and bidirectional
-# marks (Unicode TR 36), variation and tag characters that hide text, lone surrogates.
+# C0 and C1 controls, DEL, line and paragraph separators, lone surrogates, every format
+# character (category Cf: zero-width, bidirectional and tag characters, Unicode TR 36), and
+# what else shows nothing: fillers and variation selectors.
 _HOSTILE = re.compile(
-    "[\\x00-\\x1f\\x7f-\\x9f\\u00ad\\u061c\\u115f\\u1160\\u180e\\u200b-\\u200f\\u2028-\\u202e"
-    "\\u2060-\\u206f\\u3164\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff9-\\ufffb\\ud800-\\udfff"
-    "\\U000e0000-\\U000e0fff]"
+    "[\\x00-\\x1f\\x7f-\\x9f\\u00ad\\u034f\\u0600-\\u0605\\u061c\\u06dd\\u070f\\u0890\\u0891\\u08e2"
+    "\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\u3164"
+    "\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff9-\\ufffb\\ud800-\\udfff\\U000110bd\\U000110cd"
+    "\\U00013430-\\U0001343f\\U0001bca0-\\U0001bca3\\U0001d173-\\U0001d17a\\U000e0000-\\U000e0fff]"
 )
 
 

@@ -104,7 +104,10 @@ class HandlerSpec:
 
     @hookspec
     def linnix_flush(self) -> None:
-        """Make what was handled durable: about once a second while busy, and before stop."""
+        """Make what was handled durable: about once a second while busy, and before stop.
+
+        Raise `RecordsLost` for records that were handled and turn out to be lost.
+        """
 
     @hookspec
     def linnix_enrich(self, batch: Batch) -> None:

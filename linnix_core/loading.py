@@ -55,7 +55,10 @@ def load(record: PluginRecord) -> Any:
 
 def describe(error: BaseException) -> str:
     """An exception as a clause: its type, and its words if it has any."""
-    words = " ".join(str(error).split())
+    try:
+        words = " ".join(str(error).split())
+    except Exception:  # noqa: BLE001 - its own __str__ is a plugin's too
+        words = "it cannot even be shown"
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 

@@ -77,7 +77,7 @@ class BoundedQueue:
         self._changed = threading.Condition()
         self._closed = False
         self._received = self._handled = self._waiting = self._taken = 0
-        self._notices = self._announced = 0
+        self._notices = self._notices_taken = self._announced = 0
         self._dropped: dict[str, int] = {}
 
     def put(self, records: Sequence[Record], hook: str = "linnix_handle") -> None:
@@ -86,9 +86,10 @@ class BoundedQueue:
         if not count:
             return
         with self._changed:
-            self._received += count
-            if not self._fits(count):
+            if not self._closed and not self._fits(count):
                 self._make_room(count)
+            # Not before: while its sender waits, a batch is the sender's.
+            self._received += count
             if self._closed or not self._fits(count):
                 self._count_dropped("stopped" if self._closed else "queue_full", count)
                 return
@@ -128,7 +129,8 @@ class BoundedQueue:
     def get(self, timeout: float | None = None) -> Item | None:
         """The next item, or None when none came in time or the queue is closed and empty.
 
-        Its records count as queued until `done` says what became of them.
+        Its records count as queued until `done` says what became of them; a notice is in
+        hand until `notice_done`.
         """
         with self._changed:
             if not self._items and not self._closed:
@@ -141,6 +143,7 @@ class BoundedQueue:
             items = list(self._items)
             self._items.clear()
             self._taken += self._waiting
+            self._notices_taken += self._notices
             self._waiting = self._notices = 0
             self._changed.notify_all()
         return items
@@ -154,6 +157,7 @@ class BoundedQueue:
             self._taken += item.records
         else:
             self._notices -= 1
+            self._notices_taken += 1
         self._changed.notify_all()
         return item
 
@@ -164,6 +168,12 @@ class BoundedQueue:
             self._handled += records - lost
             if lost:
                 self._count_dropped(why, lost)
+            self._changed.notify_all()
+
+    def notice_done(self) -> None:
+        """Say that a notice that was taken is through."""
+        with self._changed:
+            self._notices_taken -= 1
             self._changed.notify_all()
 
     def count_lost(self, why: str, count: int) -> None:
@@ -192,6 +202,12 @@ class BoundedQueue:
         """Records that nobody has taken yet."""
         return self._waiting
 
+    @property
+    def finished(self) -> bool:
+        """Whether it is closed and nothing waits."""
+        with self._changed:
+            return self._closed and not self._items
+
     def close(self) -> None:
         """Take nothing more, let a waiting sender go, and let the reader finish."""
         with self._changed:
@@ -211,7 +227,7 @@ class BoundedQueue:
         """Wait until nothing is queued or in hand, or until the monotonic ``deadline``."""
         with self._changed:
             return self._changed.wait_for(
-                lambda: not self._items and not self._taken,
+                lambda: not self._items and not self._taken and not self._notices_taken,
                 max(deadline - time.monotonic(), 0.0),
             )
 
@@ -316,8 +332,9 @@ class Pipeline:
     def _run(self) -> None:
         while True:
             self._wake.wait(LOSS_WINDOW_S)
-            stopping = self._stopping.is_set()
+            # Cleared before anything is looked at: what comes later wakes it again.
             self._wake.clear()
+            stopping = self._stopping.is_set()
             if not stopping and 0 < self._waiting() < self._batch_size:
                 # Let a batch fill up, so that its fixed cost is shared.
                 self._stopping.wait(self._linger_s)

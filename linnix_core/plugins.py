@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -22,7 +22,7 @@ import attrs
 import pluggy
 
 from linnix_core.catalog import Catalog, PluginRecord
-from linnix_core.config import ComponentSettings, argument_value, structure
+from linnix_core.config import RESERVED, ComponentSettings, argument_value, structure
 from linnix_core.context import Context
 from linnix_core.errors import (
     ConfigError,
@@ -157,6 +157,7 @@ class Component:
         self._hooks: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {}
         self._state: tuple[State, str, str, str | None] = ("available", "", "", None)
         self._calls = _CallThread(f"{self}-calls")
+        self._health = _CallThread(f"{self}-health")
 
     def __str__(self) -> str:
         return f"{self.kind}.{self.name}"
@@ -186,7 +187,10 @@ class Component:
     def fail(self, error: BaseException) -> None:
         """Take the state that the error stands for."""
         cause = error.__cause__ if isinstance(error, CallFailed) and error.__cause__ else error
-        if isinstance(cause, PluginUnavailable):
+        if isinstance(cause, PluginUnavailable) and isinstance(cause.__cause__, BrokenPipeError):
+            # Whoever read what it writes has gone away: it has done its work.
+            self.set_state("stopped", "finished", str(cause))
+        elif isinstance(cause, PluginUnavailable):
             self.set_state("unavailable", "capability", str(cause), cause.hint)
         elif isinstance(cause, PluginError):
             missing = cause.code in ("unknown", "blocked", "incompatible", "conflict", "metadata")
@@ -232,7 +236,8 @@ class Component:
         if implementation is None:
             return None
         function, names = implementation
-        return self._guarded(hook, lambda: function(*[arguments[name] for name in names]))
+        values = [arguments[name] for name in names]
+        return self._guarded(hook, lambda: _completed(function(*values)))
 
     def call_within(self, seconds: float, hook: str, **arguments: Any) -> Any:
         """The same in a thread of the component's own, abandoned when it takes longer."""
@@ -240,35 +245,48 @@ class Component:
             return None
         function, names = self._hooks[hook]
         values = [arguments[name] for name in names]
-        return self._guarded(hook, lambda: self._calls.call(lambda: function(*values), seconds))
+        return self._guarded(
+            hook, lambda: self._calls.call(lambda: _completed(function(*values)), seconds)
+        )
 
     def create(self, context: Any, seconds: float) -> None:
         """Build the object and bind its hooks. Raises like `call`."""
+        self.instance, self._hooks = self._guarded(
+            "constructor", lambda: self._calls.call(lambda: self._built(context), seconds)
+        )
+
+    def _built(self, context: Any) -> tuple[Any, dict[str, tuple[Callable[..., Any], Any]]]:
         # A class that needs neither configuration nor context may leave out its constructor.
         arguments = () if self.cls.__init__ is object.__init__ else (self.config, context)
-        self.instance = self._guarded(
-            "constructor", lambda: self._calls.call(lambda: self.cls(*arguments), seconds)
-        )
-        self._hooks = {
-            name: (getattr(self.instance, name), arguments)
-            for name, arguments in verify(self.cls, self.kind).items()
-        }
+        instance = self.cls(*arguments)
+        hooks = verify(self.cls, self.kind).items()
+        return instance, {name: (getattr(instance, name), names) for name, names in hooks}
 
     def ask_health(self, seconds: float) -> Health | None:
-        """What the plugin says of itself; None where it says nothing."""
+        """What the plugin says of itself; None where it says nothing.
+
+        Asked in a thread of its own: who is busy with a long call can still be well.
+        """
+        if not self.has("linnix_health"):
+            return None
+        function, _ = self._hooks["linnix_health"]
+        health: Health | None
         try:
-            health = self.call_within(seconds, "linnix_health")
+            health = self._guarded(
+                "linnix_health", lambda: self._health.call(lambda: _said_of(function()), seconds)
+            )
         except LinnixError as error:
             return Health("degraded", f"its health cannot be asked: {error}")
-        return health if isinstance(health, Health) else None
+        return health
 
     def bound_hooks(self) -> _Hooks:
         """The hooks as an object that pluggy can register."""
         return _Hooks({name: function for name, (function, _) in self._hooks.items()})  # type: ignore[misc]
 
     def close(self) -> None:
-        """Let the thread for timed calls end."""
+        """Let the threads for timed calls end."""
         self._calls.close()
+        self._health.close()
 
     def _guarded(self, what: str, function: Callable[[], Any]) -> Any:
         try:
@@ -282,6 +300,18 @@ class Component:
             ):
                 raise
             raise CallFailed(f"{what}: {describe(error)}") from error
+
+
+def _completed(answer: Any) -> Any:
+    """An answer that needs no more of the plugin's code: a generator runs inside of its call."""
+    return list(answer) if isinstance(answer, Iterator) else answer
+
+
+def _said_of(health: Any) -> Health | None:
+    """A health whose words are words."""
+    if not isinstance(health, Health):
+        return None
+    return Health(health.status, str(health.reason), tuple(map(str, health.limits)))
 
 
 def verify(cls: Any, kind: Kind) -> dict[str, tuple[str, ...]]:
@@ -377,6 +407,17 @@ def _verify_set(cls: Any, kind: Kind, found: Mapping[str, Any]) -> None:
         raise PluginError("hooks", f"{cls.__name__} does not implement {required}")
 
 
+def _verify_config(config_cls: Any) -> None:
+    if not attrs.has(config_cls):
+        raise PluginError("config", f"Config must be an attrs class, not {config_cls!r:.100}")
+    taken = [field.name for field in attrs.fields(config_cls) if field.name in RESERVED]
+    if taken:
+        raise PluginError(
+            "config",
+            f"{config_cls.__name__}.{taken[0]} can never be set: that key belongs to the core",
+        )
+
+
 def _no_argument(component: Component) -> Problem:
     return Problem(
         str(component),
@@ -419,15 +460,39 @@ class PluginHost:
                 "import",
                 lambda: component._calls.call(lambda: load(record), self.start_timeout_s),
             )
-            verify(component.cls, kind)
-        except (LinnixError, CallFailed) as error:
+            # Looking at a class runs code of its own too: descriptors, a metaclass.
+            component._guarded(
+                "hooks",
+                lambda: component._calls.call(
+                    lambda: verify(component.cls, kind), self.start_timeout_s
+                ),
+            )
+        except LinnixError as error:
             component.fail(error)
         return component
 
     def configure(
         self, component: Component, settings: ComponentSettings, problems: list[Problem]
     ) -> None:
-        """Build the ``Config`` of a loaded component, or add every mistake to ``problems``."""
+        """Build the ``Config`` of a loaded component, or add every mistake to ``problems``.
+
+        A ``Config`` that is itself a mistake is the plugin's: the component has failed.
+        """
+        try:
+            component._guarded(
+                "Config",
+                lambda: component._calls.call(
+                    lambda: self._configure(component, settings, problems), self.start_timeout_s
+                ),
+            )
+        except LinnixError as error:
+            known = isinstance(error.__cause__, PluginError)
+            component.fail(error if known else PluginError("config", str(error)))
+
+    @staticmethod
+    def _configure(
+        component: Component, settings: ComponentSettings, problems: list[Problem]
+    ) -> None:
         config_cls = getattr(component.cls, "Config", None)
         if config_cls is None:
             problems.extend(
@@ -437,6 +502,7 @@ class PluginHost:
             if settings.argument is not None:
                 problems.append(_no_argument(component))
             return
+        _verify_config(config_cls)
         options = dict(settings.options)
         if settings.argument is not None:
             field = getattr(config_cls, "ARG", None)
@@ -508,32 +574,45 @@ class PluginHost:
 
     def implementing(self, hook: str) -> list[Component]:
         """The running components that implement a hook, in the order of the configuration."""
-        caller = getattr(self._manager.hook, hook)
-        named = {str(component): component for component in self.components}
-        in_order = [named[impl.plugin_name] for impl in reversed(caller.get_hookimpls())]
-        return [component for component in in_order if component.runs]
+        registered = {
+            impl.plugin_name for impl in getattr(self._manager.hook, hook).get_hookimpls()
+        }
+        # Not pluggy's order: that is of registration, and ladders and commands register late.
+        return [c for c in self.components if c.runs and str(c) in registered]
 
     def each(self, hook: str, seconds: float, **arguments: Any) -> list[tuple[Component, Any]]:
-        """What every implementation returns; one that fails is left out and counted."""
+        """What every implementation returns; one that fails is left out and shows why."""
         answers = []
         for component in self.implementing(hook):
             try:
-                answers.append((component, component.call_within(seconds, hook, **arguments)))
+                answers.append((component, self._ask(component, hook, seconds, arguments)))
             except LinnixError:
-                component.failures += 1
+                continue
         return answers
 
     def first(self, hook: str, seconds: float, **arguments: Any) -> Any:
         """The first answer that is not None; one that fails counts as having declined."""
         for component in self.implementing(hook):
             try:
-                answer = component.call_within(seconds, hook, **arguments)
+                answer = self._ask(component, hook, seconds, arguments)
             except LinnixError:
-                component.failures += 1
                 continue
             if answer is not None:
                 return answer
         return None
+
+    @staticmethod
+    def _ask(component: Component, hook: str, seconds: float, arguments: Mapping[str, Any]) -> Any:
+        try:
+            answer = component.call_within(seconds, hook, **arguments)
+        except LinnixError as error:
+            component.failures += 1
+            if component.state == "running":
+                component.set_state("degraded", "answer", str(error))
+            raise
+        if component.status().code == "answer":
+            component.set_state("running")
+        return answer
 
     def stop(self, deadline: float) -> None:
         """Stop what was started, the last first, until the monotonic ``deadline``."""

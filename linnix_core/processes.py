@@ -107,6 +107,7 @@ class ProcessTable:
         # Keyed by ProcessKey; lookups use plain tuples, which are equal and cheaper.
         self._live: dict[tuple[str, int, int], Process] = {}
         self._dead: OrderedDict[tuple[str, int, int], Process] = OrderedDict()
+        # The latest owner of each pid, alive or dead.
         self._by_pid: dict[int, ProcessKey] = {}
         self._children: dict[ProcessKey, dict[ProcessKey, None]] = {}
         self._lock = threading.Lock()
@@ -190,15 +191,18 @@ class ProcessTable:
         parent = self._adopt(process, event)
         if parent is not None and event.kind == "fork":
             self._inherit(process, parent)
-        previous = self._by_pid.get(key.pid)
-        if event.kind == "exit" or (previous is not None and previous.start_ns > key.start_ns):
-            # Dead by the time of this first word: it exited, or its pid has a new owner.
+        latest = self._by_pid.get(key.pid)
+        if latest is not None and latest.boot_id == key.boot_id and latest.start_ns > key.start_ns:
+            # Dead by the time of this first word: its pid has had another owner since.
             self._remember(process, event.ts_ns)
             return process
-        if previous is not None and (former := self._live.get(previous)) is not None:
+        if latest is not None and (former := self._live.get(latest)) is not None:
             # The pid is in use again, so its former owner died without an exit record.
             self._bury(former, event.ts_ns)
         self._by_pid[key.pid] = key
+        if event.kind == "exit":
+            self._remember(process, event.ts_ns)
+            return process
         self._live[key] = process
         if len(self._live) > self._max_live:
             self.evicted += 1
@@ -263,8 +267,6 @@ class ProcessTable:
 
     def _bury(self, process: Process, ts_ns: int) -> None:
         del self._live[process.key]
-        if self._by_pid.get(process.key.pid) == process.key:
-            del self._by_pid[process.key.pid]
         self._remember(process, ts_ns)
 
     def _remember(self, process: Process, ts_ns: int) -> None:
@@ -274,6 +276,8 @@ class ProcessTable:
             self._forget(self._dead.popitem(last=False)[1])
 
     def _forget(self, process: Process) -> None:
+        if self._by_pid.get(process.key.pid) == process.key:
+            del self._by_pid[process.key.pid]
         if process.parent is not None and (siblings := self._children.get(process.parent)):
             siblings.pop(process.key, None)
             if not siblings:

@@ -41,7 +41,8 @@ class FailureGate:
         """Count one failure; the seconds to pause before the next try."""
         self.in_a_row += 1
         excess = self.in_a_row - QUARANTINE_AFTER
-        return 0.0 if excess < 0 else float(min(FIRST_PAUSE_S * 2**excess, LAST_PAUSE_S))
+        # The power is bounded too: no float holds what a day of failures would make of it.
+        return 0.0 if excess < 0 else min(FIRST_PAUSE_S * 2.0 ** min(excess, 64), LAST_PAUSE_S)
 
     def passed(self) -> bool:
         """Forget the failures; whether there were any."""
@@ -166,6 +167,7 @@ class CollectorWorker(_Worker):
         self._sink = CollectorSink(queue)
         self._interval_s = interval_s
         self._on_finished = on_finished
+        self._streaming_since: float | None = None
 
     def _run(self) -> None:
         try:
@@ -178,6 +180,7 @@ class CollectorWorker(_Worker):
 
     def _collect(self) -> None:
         while not self._stop.is_set():
+            self._streaming_since = time.monotonic()
             try:
                 # Streaming is one long call: it cannot stall.
                 self.component.call("linnix_collect", sink=self._sink, stop=self._stop)
@@ -185,11 +188,19 @@ class CollectorWorker(_Worker):
                 self.component.fail(error)
                 return
             except LinnixError as error:
+                self._streaming_since = None
                 self._stop.wait(self._failed(error) or 0.1)
             else:
                 if not self._stop.is_set():
                     self.component.set_state("stopped", "finished", "nothing more to collect")
                 return
+
+    def watch(self, limit_s: float) -> None:
+        """The same, and forget the failures of a stream that has lasted since."""
+        super().watch(limit_s)
+        since = self._streaming_since
+        if since is not None and time.monotonic() - since > limit_s:
+            self._passed()
 
     def _poll(self) -> None:
         due = time.monotonic()
@@ -247,8 +258,8 @@ class HandlerWorker(_Worker):
                 pause = self._deliver(item)
                 if pause:
                     self.hurry.wait(pause)
-            elif timeout is None:
-                break  # closed and empty
+            elif self.queue.finished:
+                break
             if self._flush_due is not None and time.monotonic() >= self._flush_due:
                 self._flush()
         self._flush()
@@ -266,9 +277,7 @@ class HandlerWorker(_Worker):
             self.component.set_state("degraded", error.why, str(error))
         except PluginUnavailable as error:
             lost, why = item.records, "unavailable"
-            self.component.fail(error)
-            self.queue.close()
-            self.queue.discard("unavailable")
+            self._gone(error)
         except LinnixError as error:
             lost, why, pause = item.records, "error", self._failed(error)
         except Exception as error:  # noqa: BLE001 - from iterating over the plugin's alerts
@@ -277,9 +286,17 @@ class HandlerWorker(_Worker):
         finally:
             if item.records:
                 self.queue.done(item.records, lost, why)
+            else:
+                self.queue.notice_done()
         if self._flush_due is None:
             self._flush_due = time.monotonic() + FLUSH_EVERY_S
         return pause
+
+    def _gone(self, error: PluginUnavailable) -> None:
+        """It says that it cannot work here: nothing is for it any more."""
+        self.component.fail(error)
+        self.queue.close()
+        self.queue.discard("unavailable")
 
     def _passed_whole(self) -> None:
         if self._gate.passed() or (
@@ -297,6 +314,8 @@ class HandlerWorker(_Worker):
             # They were counted as handled, and turn out not to be.
             self.queue.done(0, error.count, error.why)
             self.component.set_state("degraded", error.why, str(error))
+        except PluginUnavailable as error:
+            self._gone(error)
         except LinnixError as error:
             self._failed(error)
 
@@ -314,7 +333,7 @@ _ARGUMENT = {
 }
 
 #: Reasons for being degraded that a batch which passes does not settle.
-_NOT_OURS = frozenset({"health", "stalled"})
+_NOT_OURS = frozenset({"health", "stalled", "enrich", "answer"})
 
 
 def _counters(queue: BoundedQueue) -> Mapping[str, int]:

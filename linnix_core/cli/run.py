@@ -43,7 +43,7 @@ def _duration(ctx: click.Context, parameter: click.Parameter, value: str | None)
     help="Run this handler too, for example jsonl:events.jsonl.",
 )  # fmt: skip
 @click.option(
-    "--reasoner", "reasoners", metavar="NAME", multiple=True,
+    "--reasoner", "reasoners", metavar="NAME[:ARG]", multiple=True,
     help="Ask this reasoner before the others.",
 )  # fmt: skip
 @click.option("--duration", metavar="T", callback=_duration, help="Stop after 30s, 5m, 2h …")
