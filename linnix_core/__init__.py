@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from linnix_core.errors import RecordsLost as RecordsLost
     from linnix_core.escape import printable as printable
     from linnix_core.hookspecs import hookimpl as hookimpl
+    from linnix_core.plugins import ComponentStatus as ComponentStatus
     from linnix_core.processes import Process as Process
     from linnix_core.processes import ProcessTable as ProcessTable
     from linnix_core.processes import ProcessView as ProcessView
@@ -67,6 +68,7 @@ _MODULES = {
     "errors": "AgentStopped ConfigError LinnixError PluginError PluginUnavailable RecordsLost",
     "escape": "printable",
     "hookspecs": "hookimpl",
+    "plugins": "ComponentStatus",
     "processes": "Process ProcessTable ProcessView start_time_ns",
     "records": (
         "CLASSES SEVERITIES Alert AllowedAction Answer Batch CgroupSample Deployment Evidence "

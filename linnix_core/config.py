@@ -316,17 +316,58 @@ def _component(
 def structure(cls: Any, table: Mapping[str, Any], path: str, problems: list[Problem]) -> Any | None:
     """An instance of an attrs class from a table, or None and every mistake in ``problems``.
 
-    Strict: unknown keys are mistakes, ``"3"`` is no number and 1 is no ``true``.
+    Strict: unknown keys are mistakes, ``"3"`` is no number and 1 is no ``true``. Each key is
+    converted and validated by itself, so that one mistake does not hide another.
     """
-    from cattrs import BaseValidationError
-
+    fields = attrs.fields_dict(cls)
+    found = [
+        Problem(f"{path}.{key}", "unknown key", _did_you_mean(key, fields))
+        for key in table
+        if key not in fields
+    ]
+    hints = get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for name, field in fields.items():
+        where = f"{path}.{name}"
+        if name in table:
+            mistakes = len(found)
+            values[name] = _structure_value(table[name], hints[name], where, found)
+            if field.validator is not None and len(found) == mistakes:
+                found.extend(_invalid(field, values[name], where))
+        elif field.default is attrs.NOTHING:
+            found.append(Problem(where, "required key is missing"))
+    problems.extend(found)
+    if found:
+        return None
     try:
-        return _converter().structure(dict(table), cls)
-    except BaseValidationError as error:
-        problems.extend(_problems(error, path, cls))
-    except (ValueError, TypeError, KeyError) as error:
+        return cls(**values)
+    except (ValueError, TypeError) as error:
         problems.append(_problem(error, path, cls))
-    return None
+        return None
+
+
+def _structure_value(value: Any, hint: Any, path: str, problems: list[Problem]) -> Any:
+    inner = next((arg for arg in (hint, *get_args(hint)) if attrs.has(arg)), None)
+    if inner is not None and isinstance(value, dict):
+        return structure(inner, value, path, problems)
+    try:
+        return _converter().structure(value, hint)
+    except Exception as error:  # noqa: BLE001 - cattrs raises groups of anything
+        problems.extend(_problems(error, path, inner))
+        return None
+
+
+def _invalid(field: attrs.Attribute[Any], value: Any, path: str) -> Iterable[Problem]:
+    """What the validator of one key says; one that looks at other keys has its say later."""
+    try:
+        field.validator(None, field, value)  # type: ignore[misc]
+    except (ValueError, TypeError) as error:
+        reason = str(error.args[0]) if error.args else type(error).__name__
+        for quoted in (f"{field.name} ", f"'{field.name}' "):
+            reason = reason.removeprefix(quoted)
+        yield Problem(path, reason)
+    except AttributeError:
+        return
 
 
 def unstructure(config: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ whose answers are copies. Memory has a hard bound in both directions.
 from __future__ import annotations
 
 import copy
+import heapq
 import threading
 import time
 import uuid
@@ -364,13 +365,14 @@ class ProcessView:
 
         context.processes.top(5, by=lambda sample: sample.cpu_percent)
         """
-        measured = []
-        for process in self:
-            amount = None if process.sample is None else by(process.sample)
-            if amount is not None:
-                measured.append((amount, process))
-        measured.sort(key=lambda pair: pair[0], reverse=True)
-        return [process for _, process in measured[:count]]
+        with self._table._lock:
+            measured = [
+                (amount, process)
+                for process in self._table._live.values()
+                if process.sample is not None and (amount := by(process.sample)) is not None
+            ]
+            largest = heapq.nlargest(count, measured, key=lambda pair: pair[0])
+            return [copy.copy(process) for _, process in largest]
 
     def _lookup(self, key: ProcessKey) -> Process | None:
         return self._table._live.get(key) or self._table._dead.get(key)

@@ -26,6 +26,7 @@ from linnix_core.records import (
     Incident,
     IncidentClass,
     Insight,
+    ProcessSample,
     ReasonRequest,
     RequestProcess,
 )
@@ -37,6 +38,11 @@ MAX_PRIMARY_PROCESS = 120
 MAX_ACTIONS = 3
 MAX_ACTION = 160
 MAX_FACTS = 40
+MAX_CHILDREN = 3
+
+#: Characters of a fact's name and unit in a sentence.
+MAX_NAME = 40
+MAX_UNIT = 16
 
 #: How a class reads in a sentence.
 CLASS_WORDS: dict[IncidentClass, str] = {
@@ -117,14 +123,16 @@ def build_request(
         attrs.evolve(fact, process=fact.process if fact.process in known else None)
         for fact in extra
     )
+    facts = [
+        attrs.evolve(fact, name=printable(fact.name, MAX_NAME), unit=printable(fact.unit, MAX_UNIT))
+        for fact in facts
+        if _is_sound(fact)
+    ]
     proposals = [*incident.actions, *_ACTIONS[incident.class_ or "normal"]]
     pid = incident.subject.key.pid if incident.subject.key else None
     return ReasonRequest(
         incident=incident,
-        facts=tuple(
-            attrs.evolve(fact, id=f"f{n}")
-            for n, fact in enumerate(filter(_is_finite, facts[:MAX_FACTS]), 1)
-        ),
+        facts=tuple(attrs.evolve(fact, id=f"f{n}") for n, fact in enumerate(facts[:MAX_FACTS], 1)),
         processes=tuple(_request_process(numbered[p.key], p) for p in chosen),
         actions=tuple(
             AllowedAction(f"a{n}", text) for n, text in enumerate(_fill_in(proposals, pid), 1)
@@ -141,12 +149,19 @@ def _choose(incident: Incident, processes: ProcessView) -> list[Process]:
         chosen[subject.key] = found or Process(
             subject.key, comm=subject.comm, exe=subject.exe, cgroup=subject.cgroup
         )
+        children = [child for child in processes.children(subject.key) if child.sample]
+        children.sort(key=lambda child: _rss(child.sample) or 0, reverse=True)
+        chosen.update((child.key, child) for child in children[:MAX_CHILDREN])
     for process in [
         *processes.top(5, by=lambda sample: sample.cpu_percent or None),
-        *processes.top(5, by=lambda sample: sample.rss_bytes or None),
+        *processes.top(5, by=_rss),
     ]:
         chosen.setdefault(process.key, process)
     return list(chosen.values())
+
+
+def _rss(sample: ProcessSample | None) -> int | None:
+    return (sample.rss_bytes if sample else None) or None
 
 
 def _measurements(chosen: Sequence[Process], numbered: dict[Any, str]) -> Iterable[Fact]:
@@ -173,15 +188,22 @@ def _request_process(process_id: str, process: Process) -> RequestProcess:
 
 
 def _fill_in(texts: Iterable[str], pid: int | None) -> Iterable[str]:
-    for text in dict.fromkeys(texts):
+    for text in filter(None, dict.fromkeys(texts)):
         if "{pid}" not in text:
             yield printable(text, MAX_ACTION)
         elif pid is not None:
             yield printable(text.replace("{pid}", str(pid)), MAX_ACTION)
 
 
-def _is_finite(fact: Fact) -> bool:
-    return isinstance(fact.value, int | float) and math.isfinite(fact.value)
+def _is_sound(fact: Fact) -> bool:
+    """Whether a fact, maybe of a plugin, has words and a number that JSON can hold."""
+    return (
+        isinstance(fact.name, str)
+        and isinstance(fact.unit, str)
+        and isinstance(fact.value, int | float)
+        and (isinstance(fact.value, float) or abs(fact.value) < 2**63)
+        and math.isfinite(fact.value)
+    )
 
 
 # --- the answer -----------------------------------------------------------------------
@@ -198,13 +220,15 @@ def ground(request: ReasonRequest, answer: Any, reasoner: str) -> Insight:
         raise NotGrounded(f"{answer.class_!r} is no class")
     if type(answer.confidence) is not int or not 0 <= answer.confidence <= 100:
         raise NotGrounded(f"confidence must be a whole number up to 100, got {answer.confidence!r}")
-    if answer.process is not None and answer.process not in processes:
+    if answer.process is not None and answer.process not in list(processes):
         raise NotGrounded(f"process {answer.process!r} was not given")
     for kind, given, chosen in (
         ("fact", facts, answer.facts),
         ("action", actions, answer.actions),
     ):
-        unknown = [item for item in chosen if item not in given]
+        if not isinstance(chosen, tuple | list):
+            raise NotGrounded(f"{kind}s must be a tuple of ids, got {chosen!r:.60}")
+        unknown = [item for item in chosen if item not in list(given)]
         if unknown:
             raise NotGrounded(f"{kind} {unknown[0]!r} was not given")
     if not answer.facts:
@@ -253,31 +277,39 @@ def _why(
 
 
 def _fact_words(fact: Fact, primary: RequestProcess | None) -> str:
-    amount = number(fact.value)
+    amount, name, unit = number(fact.value), fact.name, fact.unit
     # A count names its unit already: "212 forks", not "forks 212 forks".
-    if fact.unit == fact.name:
-        words = f"{amount} {fact.unit}"
-    elif fact.unit in ("%", "1", ""):
-        words = f"{fact.name} {amount}{'%' if fact.unit == '%' else ''}"
+    if unit == name:
+        words = f"{amount} {unit}"
+    elif unit in ("%", "1", ""):
+        words = f"{name} {amount}{'%' if unit == '%' else ''}"
     else:
-        words = f"{fact.name} {amount} {fact.unit}"
+        words = f"{name} {amount} {unit}"
     if fact.process is not None and (primary is None or fact.process != primary.id):
         words = f"{fact.process} {words}"
-    return printable(words, 60)
+    return words
 
 
 def number(value: float) -> str:
     """A value as people write it: at most three decimals, no trailing zeros.
 
-    >>> number(212), number(97.5), number(0.12345), number(1e9)
-    ('212', '97.5', '0.123', '1000000000')
+    >>> number(212), number(97.5), number(0.12345), number(1e9), number(2.5e20)
+    ('212', '97.5', '0.123', '1000000000', '2.5e+20')
     """
+    if abs(value) >= 1e15:
+        return f"{value:.6g}"
     if float(value).is_integer():
         return str(int(value))
     return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?", re.IGNORECASE)
+_NUMBER_WORD = re.compile(
+    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|\w+teen|twenty|thirty|forty"
+    r"|fifty|sixty|seventy|eighty|ninety|(?:hundred|thousand|million|billion|dozen)s?|half|twice"
+    r"|thrice|doubled?|tripled?)\b",
+    re.IGNORECASE,
+)
 
 
 def _says_only(
@@ -297,12 +329,19 @@ def _says_only(
     rest = sentence
     if primary is not None:
         allowed.add(str(primary.key.pid))
-        rest = rest.replace(printable(primary.comm, 48), " ") if primary.comm else rest
-    if any(found.rstrip(".,") not in allowed for found in _NUMBER.findall(rest)):
+        if any(map(str.isalpha, primary.comm)):
+            # Digits in its name are no numbers; a name of digits alone could hide one.
+            rest = _as_word(primary.comm).sub(" ", rest)
+    if any(character.isnumeric() and not character.isascii() for character in rest):
+        return False
+    if _NUMBER_WORD.search(rest) or any(n not in allowed for n in _NUMBER.findall(rest)):
         return False
     others = {p.comm for p in request.processes if primary is None or p.comm != primary.comm}
-    words = set(re.findall(r"[\w.\-/]+", rest))
-    return not others & words
+    return not any(_as_word(comm).search(sentence) for comm in others if comm)
+
+
+def _as_word(comm: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(printable(comm, 48))}(?!\w)", re.IGNORECASE)
 
 
 # --- the schema -----------------------------------------------------------------------

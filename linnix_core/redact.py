@@ -479,5 +479,5 @@ def _is_evidence(value: Any) -> bool:
         isinstance(value, Evidence)
         and isinstance(value.name, str)
         and isinstance(value.unit, str)
-        and type(value.value) in (int, float)
+        and (type(value.value) is float or (type(value.value) is int and abs(value.value) < 2**63))
     )

@@ -295,7 +295,7 @@ def left_since(before: Mapping[Any, str], patience_s: float) -> list[str]:
         left = [words for thing, words in open_things().items() if thing not in before]
         if not left or time.monotonic() > deadline:
             return left
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def in_a_thread(call: Callable[[], Any], seconds: float) -> Any:
