@@ -1,6 +1,7 @@
 """The plugin keeps the contract of its kind."""
 
 import pytest
+
 from linnix_core.testing import ReasonerContract
 from linnix_plugin_heuristics import HeuristicsReasoner
 
