@@ -7,6 +7,7 @@ when it is named.
 from __future__ import annotations
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def build(session: nox.Session) -> None:
     """Wheels of everything, installed without the checkout, run for a moment."""
     session.install("build>=1.2", "hatchling>=1.25")
     wheels = Path(session.create_tmp()) / "wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
     for folder in [".", "plugins/linnix", *(f"plugins/{name}" for name in PLUGINS)]:
         session.run(
             "python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(wheels), folder,

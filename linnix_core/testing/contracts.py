@@ -355,7 +355,8 @@ class _Contract:
         """
         argument = getattr(getattr(plugin_class, "Config", None), "ARG", None)
         if argument is not None:
-            assert argument in {field.name for field in config_fields(plugin_class)}
+            keys = {field.name for field in config_fields(plugin_class)}
+            assert argument in keys, f"ARG names {argument!r}, which is no key"
 
     # --- the configuration ------------------------------------------------------------
 
@@ -382,7 +383,8 @@ class _Contract:
         wrong = {**options, "no_such_key": 1}
         component, problems = configured(self.kind, plugin_class, wrong, tmp_path)
         component.close()
-        assert f"{component}.no_such_key" in [problem.path for problem in problems]
+        paths = [problem.path for problem in problems]
+        assert f"{component}.no_such_key" in paths, "the key no_such_key was taken"
 
     def test_configuration_can_be_written(
         self, plugin_class: Any, options: Mapping[str, Any], tmp_path: Path
@@ -682,15 +684,19 @@ class HandlerContract(_Contract):
         """
         component.handle(specimens.realistic_records(300))
         facts = component.call("linnix_evidence", incident=specimens.incidents()[1])
-        metrics = list(component.call("linnix_metrics") or ())
+        metrics = component.call("linnix_metrics") or ()
         mounts = component.call("linnix_http")
         result = component.call("linnix_query", query=Query(limit=10))
-        assert all(isinstance(fact, Fact) for fact in facts or ())
-        assert all(isinstance(metric, Metric) for metric in metrics)
-        assert all(math.isfinite(metric.value) for metric in metrics)
-        assert all(isinstance(mount, Mount) for mount in mounts or ())
-        assert result is None or isinstance(result, Result)
-        assert result is None or len(result.records) <= 10
+        for fact in facts or ():
+            assert isinstance(fact, Fact), f"linnix_evidence: {fact!r} is no Fact"
+        for metric in metrics:
+            assert isinstance(metric, Metric), f"linnix_metrics: {metric!r} is no Metric"
+            assert math.isfinite(metric.value), f"{metric.name} is {metric.value}"
+        for mount in mounts or ():
+            assert isinstance(mount, Mount), f"linnix_http: {mount!r} is no Mount"
+        if result is not None:
+            assert isinstance(result, Result), f"linnix_query: {result!r} is no Result"
+            assert len(result.records) <= 10, f"{len(result.records)} records where 10 were asked"
 
 
 class CollectorContract(_Contract):
@@ -775,10 +781,10 @@ class CollectorContract(_Contract):
         If this fails, call ``sink.lost("ring_full", 3)``.
         """
         for why, count in collected.losses:
-            assert isinstance(why, str)
-            assert why
-            assert type(count) is int
-            assert count >= 0
+            assert isinstance(why, str), f"lost for {why!r}"
+            assert why, "lost for no reason that has a word"
+            assert type(count) is int, f"{count!r} lost"
+            assert count >= 0, f"{count} lost"
 
     def test_polls_twice(self, component: Trial) -> None:
         """``linnix_poll``, if that is what it has, can be called again and again.
@@ -809,7 +815,7 @@ class CollectorContract(_Contract):
         collect(component, sink, provoke, patience_s)
         component.stop()
         sink.closed = True
-        assert not sink.late.wait(LATE_S)
+        assert not sink.late.wait(LATE_S), f"emitted after the end: {sink.records[-1]!r}"
 
 
 class ReasonerContract(_Contract):
@@ -926,8 +932,8 @@ class DeployerContract(_Contract):
         """
         found = verify(plugin_class, self.kind)
         wanted = {"linnix_deploy", "linnix_deployments", "linnix_probe", "linnix_undeploy"}
-        missing = sorted(wanted - found.keys())
-        assert not missing
+        missing = wanted - found.keys()
+        assert not missing, f"not implemented: {', '.join(sorted(missing))}"
 
     def test_declines_a_foreign_format(self, component: Trial) -> None:
         """A model in a format that it does not know is for another deployer.
@@ -1051,10 +1057,12 @@ def _of_processes(records: Iterable[Any]) -> list[ProcessEvent | ProcessSample]:
 
 
 def _check_health(health: Any) -> None:
-    assert isinstance(health, Health)
+    assert isinstance(health, Health), f"{health!r} is no Health"
     assert health.status in ("ok", "degraded", "failed")
     assert health.status == "ok" or health.reason, f"{health.status} without a reason"
-    assert all(isinstance(limit, str) for limit in health.limits)
+    limits: Any = health.limits
+    assert not isinstance(limits, str), f"limits are texts, and not one: {limits!r}"
+    assert all(isinstance(limit, str) for limit in limits), f"limits are texts, not {limits!r}"
 
 
 def _check_answer(component: Trial, request: ReasonRequest) -> None:

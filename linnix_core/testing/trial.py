@@ -212,8 +212,9 @@ def import_alone(module: str, path: Sequence[str], patience_s: float) -> Import:
         return Import(f"it has not ended after {patience_s:g} s: does it wait or run a thread?")
     printed, imported, modules = done.stdout.rpartition("\nimported:")
     if not imported or done.returncode:
-        ending = f"the process ended with status {done.returncode}"
-        return Import(f"{ending}\n{done.stdout}{done.stderr}".rstrip())
+        said = f"{done.stdout}{done.stderr}".strip()
+        last = said.rpartition("\n")[2]
+        return Import(f"the process ended with status {done.returncode}: {last}\n{said}")
     return Import("", tuple(json.loads(modules)), (printed + done.stderr).strip())
 
 
