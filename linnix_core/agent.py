@@ -95,7 +95,12 @@ class Agent:
             linger_s=self.settings.linger_ms / 1000,
             enrich=self._enrich,
         )
-        self._incidents = IncidentBook(new_id=self._new_incident_id)
+        self._incidents = IncidentBook(
+            new_id=self._new_incident_id,
+            host=self._stamp.host,
+            run_id=self.run_id,
+            boot_id=self._stamp.boot_id,
+        )
         self._reasoning = ReasonThread(reason=self._reason, publish=self._publish)
         self._alerts = AlertThread(
             self._incidents, publish=self._publish, explain=self._reasoning.ask, clock=clock
@@ -311,6 +316,8 @@ class Agent:
             except queue.Empty:
                 self._supervise()
                 continue
+            if reason is _ENDED and any(w.alive and w.component.runs for w in self._collectors):
+                continue  # it ended before the next one had been started
             if reason is _ENDED and not any(
                 worker.component.state == "stopped" for worker in self._collectors
             ):

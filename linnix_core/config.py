@@ -8,12 +8,14 @@ component's table into the ``Config`` of its plugin, strictly.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 import tomllib
+import types
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args, get_type_hints
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -30,6 +32,7 @@ __all__ = [
     "Overflow",
     "Settings",
     "argument_value",
+    "default_of",
     "find_file",
     "read",
     "structure",
@@ -42,6 +45,9 @@ Overflow: TypeAlias = Literal["drop_oldest", "drop_newest", "block"]
 #: poll comes later, a ring fills up and counts what it loses, a replay takes its time. A
 #: handler must not hold up the others.
 DEFAULT_OVERFLOW: dict[str, Overflow] = {"collectors": "block", "handlers": "drop_oldest"}
+
+#: The file of the host, read when nobody has a nearer one.
+SYSTEM_FILE = Path("/etc/linnix/linnix.toml")
 
 _COMPONENT_NAME = re.compile(r"[a-z][a-z0-9-]*")
 
@@ -188,7 +194,7 @@ def find_file(explicit: str | None = None) -> Path | None:
             )
         return here
     user = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    for path in (user / "linnix" / "linnix.toml", Path("/etc/linnix/linnix.toml")):
+    for path in (user / "linnix" / "linnix.toml", SYSTEM_FILE):
         if path.is_file():
             return path
     return None
@@ -204,6 +210,7 @@ def read(
     source = str(path) if path else "defaults"
     problems: list[Problem] = []
     tree = _load(path)
+    _use_canonical_names(tree, problems)
     for name, value in environ.items():
         if name.startswith("LINNIX__"):
             keys = [part.lower() for part in name.split("__")[1:]]
@@ -234,9 +241,24 @@ def _load(path: Path | None) -> dict[str, Any]:
 def _scalar(text: str) -> Any:
     """A value as TOML would read it, and otherwise as the text that it is."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        read = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text
+    # A text of several lines may be more than one value.
+    return read["value"] if len(read) == 1 else text
+
+
+def _use_canonical_names(tree: dict[str, Any], problems: list[Problem]) -> None:
+    for kind in KINDS:
+        tables = tree.get(kind)
+        if isinstance(tables, dict):
+            named = {canonical(name): table for name, table in tables.items()}
+            problems.extend(
+                Problem(f"{kind}.{name}", f"there is a table [{kind}.{canonical(name)}] too")
+                for name in tables
+                if name != canonical(name) and len(named) < len(tables)
+            )
+            tree[kind] = named
 
 
 def _respell(keys: list[str]) -> list[str]:
@@ -252,6 +274,8 @@ def _merge(
     if len(keys) < 2:
         problems.append(Problem(said, "names no table and key"))
         return
+    if keys[0] in KINDS:
+        keys = [keys[0], canonical(keys[1]), *keys[2:]]
     table = tree
     for key in keys[:-1]:
         below = table.setdefault(key, {})
@@ -285,7 +309,6 @@ def _interpret(
 def _component(
     kind: Kind, name: str, options: Any, problems: list[Problem]
 ) -> ComponentSettings | None:
-    name = canonical(name)
     path = f"{kind}.{name}"
     if not isinstance(options, dict):
         problems.append(Problem(path, "must be a table", f"write [{path}]"))
@@ -304,8 +327,9 @@ def _component(
         return None
     if "interval" in options and kind != "collectors":
         problems.append(Problem(f"{path}.interval", "only collectors have an interval"))
-    if {"queue", "overflow"} & options.keys() and kind not in ("collectors", "handlers"):
-        problems.append(Problem(path, f"{kind} have no queue"))
+    if kind not in ("collectors", "handlers"):
+        queued = [key for key in ("queue", "overflow") if key in options]
+        problems.extend(Problem(f"{path}.{key}", f"{kind} have no queue") for key in queued)
     own = {key: value for key, value in options.items() if key not in RESERVED}
     return ComponentSettings(kind=kind, name=name, reserved=reserved, options=own)
 
@@ -319,7 +343,7 @@ def structure(cls: Any, table: Mapping[str, Any], path: str, problems: list[Prob
     Strict: unknown keys are mistakes, ``"3"`` is no number and 1 is no ``true``. Each key is
     converted and validated by itself, so that one mistake does not hide another.
     """
-    fields = attrs.fields_dict(cls)
+    fields = {field.name: field for field in attrs.fields(cls) if field.init}
     found = [
         Problem(f"{path}.{key}", "unknown key", _did_you_mean(key, fields))
         for key in table
@@ -331,30 +355,80 @@ def structure(cls: Any, table: Mapping[str, Any], path: str, problems: list[Prob
         where = f"{path}.{name}"
         if name in table:
             mistakes = len(found)
-            values[name] = _structure_value(table[name], hints[name], where, found)
-            if field.validator is not None and len(found) == mistakes:
-                found.extend(_invalid(field, values[name], where))
+            value = values[field.alias] = _value(table[name], hints.get(name, Any), where, found)
+            if field.validator and not field.converter and len(found) == mistakes:
+                found.extend(_invalid(field, value, where))
         elif field.default is attrs.NOTHING:
-            found.append(Problem(where, "required key is missing"))
+            found.append(Problem(where, "required key is missing", field.metadata.get("help")))
     problems.extend(found)
     if found:
         return None
     try:
         return cls(**values)
     except (ValueError, TypeError) as error:
-        problems.append(_problem(error, path, cls))
+        problems.append(_problem(error, path, fields))
         return None
 
 
-def _structure_value(value: Any, hint: Any, path: str, problems: list[Problem]) -> Any:
-    inner = next((arg for arg in (hint, *get_args(hint)) if attrs.has(arg)), None)
-    if inner is not None and isinstance(value, dict):
-        return structure(inner, value, path, problems)
-    try:
-        return _converter().structure(value, hint)
-    except Exception as error:  # noqa: BLE001 - cattrs raises groups of anything
-        problems.extend(_problems(error, path, inner))
-        return None
+def _value(value: Any, hint: Any, path: str, problems: list[Problem]) -> Any:
+    """One value as its type wants it; what is wrong with it, down to each item, is a problem."""
+    origin, args = get_origin(hint) or hint, get_args(hint)
+    if attrs.has(origin):
+        if isinstance(value, Mapping):
+            return structure(origin, value, path, problems)
+        problems.append(_no_table(path, value))
+    elif origin in (Union, types.UnionType):
+        return _alternative(value, args, path, problems)
+    elif origin in (list, tuple, set, frozenset, Sequence):
+        if not isinstance(value, list | tuple):
+            suggestion = None if isinstance(value, Mapping) else f"write [{value!r}]"
+            problems.append(Problem(path, f"expected a list, got {_said(value)}", suggestion))
+            return None
+        hints = args if origin is tuple and args[-1:] != (...,) else args[:1] * len(value)
+        if hints and len(hints) != len(value):
+            problems.append(Problem(path, f"expected {len(hints)} values, got {len(value)}"))
+            return None
+        pairs = zip(value, hints or [Any] * len(value), strict=True)
+        made = [_value(v, hint, f"{path}[{n}]", problems) for n, (v, hint) in enumerate(pairs)]
+        return tuple(made) if origin is Sequence else origin(made)
+    elif origin in (dict, Mapping):
+        if isinstance(value, Mapping):
+            item = args[1] if args else Any
+            return {k: _value(v, item, f"{path}.{k}", problems) for k, v in value.items()}
+        problems.append(_no_table(path, value))
+    else:
+        try:
+            return _converter().structure(value, hint)
+        except (ValueError, TypeError) as error:
+            problems.append(_problem(error, path, ()))
+    return None
+
+
+def _no_table(path: str, value: Any) -> Problem:
+    return Problem(path, f"expected a table, got {_said(value)}", "write { key = value }")
+
+
+def _said(value: Any) -> str:
+    """A value of the configuration in its own words; what is in a table may be secret."""
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, list | tuple):
+        return "a list"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _alternative(value: Any, hints: Sequence[Any], path: str, problems: list[Problem]) -> Any:
+    """The first of several types that takes the value; there is no null in TOML."""
+    refused: list[Problem] = []
+    for hint in hints:
+        if hint is not types.NoneType:
+            mistakes: list[Problem] = []
+            made = _value(value, hint, path, mistakes)
+            if not mistakes:
+                return made
+            refused = refused or mistakes
+    problems.extend(refused)
+    return None
 
 
 def _invalid(field: attrs.Attribute[Any], value: Any, path: str) -> Iterable[Problem]:
@@ -362,10 +436,7 @@ def _invalid(field: attrs.Attribute[Any], value: Any, path: str) -> Iterable[Pro
     try:
         field.validator(None, field, value)  # type: ignore[misc]
     except (ValueError, TypeError) as error:
-        reason = str(error.args[0]) if error.args else type(error).__name__
-        for quoted in (f"{field.name} ", f"'{field.name}' "):
-            reason = reason.removeprefix(quoted)
-        yield Problem(path, reason)
+        yield _problem(error, path.removesuffix(f".{field.name}"), (field.name,))
     except AttributeError:
         return
 
@@ -395,12 +466,10 @@ def _shown(value: Any) -> Any:
 
 def argument_value(cls: Any, field: str, text: str) -> Any:
     """``--handler NAME:ARG`` as a value for that field: the text, unless it must be more."""
-    hint = get_type_hints(cls).get(field, str)
-    try:
-        _converter().structure(text, hint)
-    except Exception:  # noqa: BLE001 - whatever is wrong is reported with the whole table
-        return _scalar(text)
-    return text
+    # Whatever is wrong is reported with the whole table.
+    problems: list[Problem] = []
+    _value(text, get_type_hints(cls).get(field, str), field, problems)
+    return _scalar(text) if problems else text
 
 
 _made: list[Any] = []
@@ -411,7 +480,7 @@ def _converter() -> Any:
     if not _made:
         from cattrs import Converter
 
-        converter = Converter(forbid_extra_keys=True, detailed_validation=True)
+        converter = Converter(forbid_extra_keys=True)
         for kind, words in ((str, "a text"), (bool, "true or false"), (int, "a whole number")):
             converter.register_structure_hook(kind, _exactly(kind, words))
         converter.register_structure_hook(float, _number)
@@ -419,30 +488,44 @@ def _converter() -> Any:
         converter.register_structure_hook(Size, lambda value, _: parse_size(value))
         converter.register_structure_hook(Secret, lambda value, _: Secret.resolve(value))
         converter.register_structure_hook(Path, _path)
-        converter.register_structure_hook_func(_is_sequence, _sequence)
         converter.register_structure_hook_func(_is_literal, _literal)
         _made.append(converter)
     return _made[0]
 
 
+class _Mistake(ValueError):
+    def __init__(self, reason: str, suggestion: str | None = None) -> None:
+        super().__init__(reason)
+        self.suggestion = suggestion
+
+
 def _exactly(kind: type, words: str) -> Any:
     def check(value: Any, _: Any) -> Any:
-        if type(value) is not kind:
-            raise ValueError(f"expected {words}, got {value!r}")
-        return value
+        if type(value) is kind:
+            return value
+        suggestion = None
+        if kind is str and isinstance(value, bool | int | float):
+            suggestion = f'write "{str(value).lower()}"'
+        elif isinstance(value, str) and type(_scalar(value)) is kind:
+            suggestion = f"write {value} without quotes"
+        raise _Mistake(f"expected {words}, got {_said(value)}", suggestion)
 
     return check
 
 
 def _number(value: Any, _: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"expected a number, got {value!r}")
+        plain = isinstance(value, str) and type(_scalar(value)) in (int, float)
+        suggestion = f"write {value} without quotes" if plain else None
+        raise _Mistake(f"expected a number, got {_said(value)}", suggestion)
+    if not abs(value) < math.inf:
+        raise ValueError(f"expected a finite number, got {_said(value)}")
     return float(value)
 
 
 def _path(value: Any, _: Any) -> Path:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"expected a path, got {value!r}")
+        raise ValueError(f"expected a path, got {_said(value)}")
     return Path(value).expanduser()
 
 
@@ -455,77 +538,19 @@ def _literal(value: Any, cls: Any) -> Any:
     if value not in choices or type(value) not in {type(choice) for choice in choices}:
         close = _did_you_mean(value, [c for c in choices if isinstance(c, str)])
         listed = ", ".join(map(str, choices))
-        raise ValueError(
-            f"expected one of {listed}, got {value!r}" + (f" ({close})" if close else "")
-        )
+        raise _Mistake(f"expected one of {listed}, got {_said(value)}", close)
     return value
 
 
-def _is_sequence(cls: Any) -> bool:
-    return getattr(cls, "__origin__", None) in (tuple, list)
-
-
-def _sequence(value: Any, cls: Any) -> Any:
-    """A list is a list: cattrs would take the letters of a text as its items."""
-    from cattrs import IterableValidationError, IterableValidationNote
-
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"expected a list, got {value!r}")
-    origin, item_type = cls.__origin__, get_args(cls)[0]
-    items, errors = [], []
-    for index, item in enumerate(value):
-        try:
-            items.append(_converter().structure(item, item_type))
-        except Exception as error:  # noqa: BLE001 - collected and raised together
-            error.__notes__ = [IterableValidationNote(f"item {index}", index, item_type)]
-            errors.append(error)
-    if errors:
-        raise IterableValidationError("in the list", errors, cls)
-    return origin(items)
-
-
-def _problems(error: BaseException, path: str, cls: Any) -> Iterable[Problem]:
-    """Walk the tree of errors that cattrs collected, down to each single mistake."""
-    from cattrs import (
-        AttributeValidationNote,
-        BaseValidationError,
-        ForbiddenExtraKeysError,
-        IterableValidationNote,
-    )
-
-    if isinstance(error, ForbiddenExtraKeysError):
-        for key in sorted(error.extra_fields):
-            yield Problem(f"{path}.{key}", "unknown key", _did_you_mean(key, _keys(error.cl)))
-        return
-    if not isinstance(error, BaseValidationError):
-        yield _problem(error, path, cls)
-        return
-    for inner in error.exceptions:
-        where, inner_cls = path, getattr(error, "cl", cls)
-        for note in getattr(inner, "__notes__", ()):
-            if isinstance(note, AttributeValidationNote):
-                where = f"{path}.{note.name}"
-            elif isinstance(note, IterableValidationNote):
-                where = f"{path}[{note.index}]"
-        yield from _problems(inner, where, inner_cls)
-
-
-def _problem(error: BaseException, path: str, cls: Any) -> Problem:
-    if isinstance(error, KeyError):
-        missing = f".{error.args[0]}"
-        return Problem(path.removesuffix(missing) + missing, "required key is missing")
+def _problem(error: BaseException, path: str, keys: Iterable[str]) -> Problem:
+    """What a conversion or a validator says; validators of attrs name the key first."""
     reason = str(error.args[0]) if error.args else type(error).__name__
-    # A validator of attrs knows only the field; it names it first.
-    for key in _keys(cls):
-        if reason.startswith(f"{key} "):
-            return Problem(f"{path}.{key}", reason.removeprefix(f"{key} "))
-        if reason.startswith(f"'{key}' "):
-            return Problem(f"{path}.{key}", reason.removeprefix(f"'{key}' "))
-    return Problem(path, reason)
-
-
-def _keys(cls: Any) -> list[str]:
-    return [field.name for field in attrs.fields(cls)] if attrs.has(cls) else []
+    suggestion = getattr(error, "suggestion", None)
+    for key in keys:
+        for quoted in (f"{key} ", f"'{key}' "):
+            if reason.startswith(quoted):
+                return Problem(f"{path}.{key}", reason.removeprefix(quoted), suggestion)
+    return Problem(path, reason, suggestion)
 
 
 def _did_you_mean(word: Any, choices: Iterable[str]) -> str | None:
@@ -533,7 +558,17 @@ def _did_you_mean(word: Any, choices: Iterable[str]) -> str | None:
     return f"did you mean {close[0]!r}?" if close else None
 
 
+def default_of(field: attrs.Attribute[Any]) -> Any:
+    """What a key is when nobody sets it; None for a key that must be set."""
+    default: Any = field.default
+    if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        return None if default.takes_self else default.factory()
+    return None if default is attrs.NOTHING else default
+
+
 def type_name(cls: Any, field: str) -> str:
     """The type of a configuration key as people read it."""
     hint = get_type_hints(cls)[field]
+    if get_origin(hint) is Literal:
+        return " | ".join(map(str, get_args(hint)))
     return getattr(hint, "__name__", str(hint)).replace("typing.", "")

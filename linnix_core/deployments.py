@@ -66,6 +66,12 @@ class DeploymentStore:
             ) from error
 
     def _change(self, change: Callable[[dict[str, Deployment]], Any]) -> None:
+        try:
+            self._replace(change)
+        except (OSError, TypeError, ValueError) as error:
+            raise LinnixError(f"{self.path} cannot be written: {error}") from error
+
+    def _replace(self, change: Callable[[dict[str, Deployment]], Any]) -> None:
         with self._locked():
             stored = self._read()
             change(stored)

@@ -52,8 +52,11 @@ class IncidentBook:
     Times are those of the alerts, so that a replay tells the same story.
     """
 
-    def __init__(self, *, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self, *, new_id: Callable[[], str], host: str = "", run_id: str = "", boot_id: str = ""
+    ) -> None:
         self._new_id = new_id
+        self._of_run = {"host": host, "run_id": run_id, "boot_id": boot_id}
         self._open: dict[str, _Open] = {}
         self._closed: OrderedDict[str, Incident] = OrderedDict()
         self._lock = threading.Lock()
@@ -101,6 +104,7 @@ class IncidentBook:
             labels=alert.labels,
             id=self._new_id(),
             ts_ns=alert.ts_ns,
+            **self._of_run,
         )
         self._open[mark] = _Open(incident, {alert.rule: alert.evidence}, alert.ts_ns)
         return attrs.evolve(incident)

@@ -44,6 +44,8 @@ class AlertThread:
         self._explain = explain
         self._clock = clock
         self._alerts: queue.Queue[Alert | None] = queue.Queue(MAX_WAITING_ALERTS)
+        #: By how much alerts are behind the clock: those of a replay are from long ago.
+        self._behind_ns = 0
         self._pending = 0
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="linnix-alerts", daemon=True)
@@ -80,11 +82,11 @@ class AlertThread:
         while True:
             timeout = None
             if (next_close := self._book.next_close_ns) is not None:
-                timeout = max((next_close - self._clock.time_ns()) / 1e9, 0.1)
+                timeout = max((next_close - self._now_ns()) / 1e9, 0.1)
             try:
                 alert = self._alerts.get(timeout=timeout)
             except queue.Empty:
-                for incident in self._book.close_quiet(self._clock.time_ns()):
+                for incident in self._book.close_quiet(self._now_ns()):
                     self._publish(incident)
                 continue
             if alert is None:
@@ -101,10 +103,15 @@ class AlertThread:
         alert = attrs.evolve(given)
         clean_alert(alert)
         self._publish(alert)
+        self._behind_ns = self._clock.time_ns() - alert.ts_ns
         for incident in self._book.add(alert):
             self._publish(incident)
             if incident.class_ is not None and incident.change in ("opened", "worse"):
                 self._explain(incident)
+
+    def _now_ns(self) -> int:
+        """The time in the story that the alerts tell."""
+        return self._clock.time_ns() - self._behind_ns
 
     def _finished(self) -> None:
         with self._changed:

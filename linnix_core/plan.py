@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import attrs
@@ -87,8 +88,8 @@ def make_plan(
     def table(kind: Kind) -> list[ComponentSettings]:
         return [c for c in settings.components if c.kind == kind and c.reserved.enabled]
 
-    chosen = [c for c in table("collectors") if c.plugin not in ALONGSIDE]
-    beside = [c for c in table("collectors") if c.plugin in ALONGSIDE]
+    chosen = [c for c in table("collectors") if _offered(c) not in ALONGSIDE]
+    beside = [c for c in table("collectors") if _offered(c) in ALONGSIDE]
     ladder: list[ComponentSettings] = []
     if typed["collectors"]:
         chosen = typed["collectors"]
@@ -116,9 +117,11 @@ def _typed(
             kind=kind, name=typed.name
         )
         name = base.name
-        taken = [c.name for c in made]
+        taken = {c.name for c in made}
         if name in taken:
-            name = f"{base.name}-{1 + sum(c.plugin == base.plugin for c in made)}"
+            taken |= {c.name for c in configured.values() if c.kind == kind}
+            numbered = (f"{base.name}-{number}" for number in itertools.count(2))
+            name = next(free for free in numbered if free not in taken)
         made.append(
             attrs.evolve(
                 base,
@@ -143,4 +146,9 @@ def _unique(*groups: Iterable[ComponentSettings]) -> list[ComponentSettings]:
 
 
 def _last(name: str, chosen: list[ComponentSettings]) -> list[ComponentSettings]:
-    return sorted(chosen, key=lambda c: c.plugin == name)
+    return sorted(chosen, key=lambda c: _offered(c) == name)
+
+
+def _offered(settings: ComponentSettings) -> str:
+    """The name of the plugin, without the distribution that may be named with it."""
+    return canonical(settings.plugin.rpartition(":")[2])

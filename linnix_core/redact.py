@@ -10,7 +10,6 @@ text and not with its square, so that no process can stall the pipeline by its a
 from __future__ import annotations
 
 import functools
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -442,10 +441,10 @@ def clean_alert(alert: Alert) -> None:
         comm=_clean_cut(subject.comm, MAX_COMM_CHARS),
         cgroup=None if subject.cgroup is None else _clean_cut(subject.cgroup, MAX_PATH_CHARS),
     )
-    # JSON has no words for the others.
-    finite = [item for item in alert.evidence[:32] if math.isfinite(item.value)]
     alert.evidence = tuple(
-        Evidence(_cut(item.name, 200), item.value, _cut(item.unit, 200)) for item in finite
+        Evidence(_cut(item.name, 200), item.value, _cut(item.unit, 200))
+        for item in alert.evidence[:32]
+        if abs(item.value) < 2**63  # JSON has no words for infinity, NaN and the rest
     )
 
 
@@ -479,5 +478,5 @@ def _is_evidence(value: Any) -> bool:
         isinstance(value, Evidence)
         and isinstance(value.name, str)
         and isinstance(value.unit, str)
-        and (type(value.value) is float or (type(value.value) is int and abs(value.value) < 2**63))
+        and type(value.value) in (int, float)
     )

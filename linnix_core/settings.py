@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import NewType
 
@@ -64,9 +65,9 @@ def parse_size(value: object) -> Size:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return Size(value)
     if isinstance(value, str) and (
-        match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?b)?\s*", value, re.IGNORECASE)
+        match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*((?:[kmgt]i?)?b)?\s*", value, re.IGNORECASE)
     ):
-        amount = float(match[1]) * _BYTES.get((match[2] or "b").lower(), 0)
+        amount = Decimal(match[1]) * _BYTES[(match[2] or "b").lower()]
         if amount == int(amount):
             return Size(int(amount))
     raise ValueError(f"expected a size such as '64KiB' or '100MB', got {value!r}")

@@ -52,12 +52,16 @@ class _Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from linnix_core.escape import printable
+
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
         plugins = self._of_plugins()
         if plugins:
             with formatter.section("Commands of plugins"):
-                formatter.write_dl([(name, plugins[name]) for name in sorted(plugins)])
+                formatter.write_dl(
+                    [(printable(name), printable(plugins[name])) for name in sorted(plugins)]
+                )
 
     @staticmethod
     def _of_plugins() -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,13 @@ from linnix_core.config import (
     ComponentSettings,
     Reserved,
     Settings,
+    default_of,
     find_file,
     read,
     unstructure,
 )
 from linnix_core.errors import ConfigError, LinnixError, Problem
+from linnix_core.escape import printable
 from linnix_core.hookspecs import KINDS
 from linnix_core.plan import Plan, make_plan
 from linnix_core.plugins import Component, PluginHost
@@ -52,15 +56,16 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Report every mistake at once; exit 2 if there is any."""
-    path = find_file(config)
-    source = str(path) if path else "defaults"
+    source = "configuration"
     problems: list[Problem] = []
+    components: list[Component] = []
     try:
+        path = find_file(config)
+        source = str(path) if path else "defaults"
         settings = read(path, overrides=overrides)
         _, components = _load(settings, problems)
     except ConfigError as error:
         problems.extend(error.problems)
-        components = []
     if as_json:
         listed = [problem._asdict() for problem in problems]
         click.echo(json.dumps({"source": source, "problems": listed}, indent=2))
@@ -69,7 +74,7 @@ def check(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None
     elif problems:
         raise ConfigError(problems, source=source)
     else:
-        click.echo(f"{source}: no mistakes in {len(components)} components")
+        click.echo(f"{printable(source)}: no mistakes in {len(components)} components")
 
 
 @command.command("show")
@@ -96,7 +101,7 @@ def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
         return
     import tomli_w
 
-    click.echo(f"# from {settings.source}")
+    click.echo(f"# from {printable(settings.source)}")
     click.echo(tomli_w.dumps(document), nl=False)
 
 
@@ -110,9 +115,11 @@ def init(output: str, force: bool) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_TRUNC if force else os.O_EXCL)
     try:
         with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o600)  # of one that is replaced as well
             file.write(text)
     except FileExistsError:
-        raise LinnixError(f"{path} exists", hint="--force replaces it") from None
+        hint = None if path.is_symlink() else "--force replaces it"
+        raise LinnixError(f"{path} exists", hint=hint) from None
     except OSError as error:
         raise LinnixError(f"{path} cannot be written: {error.strerror}") from None
     click.echo(f"{path} written; check it with: linnix config check")
@@ -129,9 +136,9 @@ def _load(settings: Settings, problems: list[Problem]) -> tuple[Plan, list[Compo
     )
     for chosen in (*plan.components, *plan.ladder):
         component = host.add(chosen.kind, chosen.name, plugin=chosen.plugin)
-        if component.cls is not None and component.state == "available":
+        if component.state == "available":
             host.configure(component, chosen, problems)
-        elif component.state != "available" and chosen.origin == "configuration":
+        if component.state != "available" and chosen.origin == "configuration":
             status = component.status()
             problems.append(Problem(chosen.path, status.reason, status.hint))
     return plan, host.components
@@ -148,52 +155,53 @@ def _reserved(chosen: ComponentSettings) -> dict[str, Any]:
 
 
 def _template(catalog: Catalog) -> str:
-    import tomli_w
-
-    from linnix_core.loading import load
-
+    agent = AgentSettings()
     lines = [
         "# Configuration of Linnix (TOML). Every key shows its default; take away the # to",
         "# change it. What runs without any of this: the best collector that can start,",
         "# rules, console and heuristics, as far as they are installed.",
         "",
         "[agent]",
-        *_commented(AgentSettings, tomli_w.dumps),
+        *_commented(AgentSettings, {"data_dir": agent.data_folder()}),
     ]
+    host = PluginHost(catalog, data_dir=agent.data_folder())
     for kind in KINDS:
-        for record in catalog.of_kind(kind):
-            lines += ["", f"# {record.summary or record.source}", f"# [{kind}.{record.name}]"]
-            shown = (
-                ["interval", "queue", "overflow"] if kind == "collectors" else ["queue", "overflow"]
-            )
-            names = ["enabled", "required", *(shown if kind in ("collectors", "handlers") else [])]
-            lines += _commented(Reserved, tomli_w.dumps, names)
-            if record.state != "available":
-                continue
-            try:
-                config = getattr(load(record), "Config", None)
-            except LinnixError:
-                continue
-            if config is not None:
-                lines += _commented(config, tomli_w.dumps)
+        summaries = {record.name: record.summary for record in catalog.of_kind(kind)}
+        for name, summary in summaries.items():
+            component = host.add(kind, name)
+            status = component.status()
+            about = summary if component.state == "available" else status.reason
+            lines += ["", f"# {printable(name)}: {printable(about)}"]
+            if component.state == "available":
+                lines.append(f"# [{component}]")
+                defaults = {"overflow": DEFAULT_OVERFLOW.get(kind)}
+                lines += _commented(Reserved, defaults, _RESERVED_OF.get(kind, _RESERVED_OF_ALL))
+                lines += _commented(getattr(component.cls, "Config", None))
     return "\n".join(lines) + "\n"
 
 
-def _commented(config: Any, dumps: Any, names: list[str] | None = None) -> list[str]:
+def _commented(
+    config: Any, defaults: Mapping[str, Any] | None = None, names: Sequence[str] | None = None
+) -> Iterator[str]:
     """Each key with its default and its help, as comments."""
-    lines = []
-    for field in attrs.fields(config):
-        if names is not None and field.name not in names:
-            continue
-        default = field.default
-        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
-            default = default.factory()
-        help_text = field.metadata.get("help", "")
-        if default is None or default is attrs.NOTHING or attrs.has(type(default)):
-            lines.append(f"# {field.name} =    # {help_text}")
-            continue
-        if isinstance(default, tuple):
-            default = list(default)
-        value = dumps({field.name: str(default) if isinstance(default, Path) else default})
-        lines.append(f"# {' '.join(value.split())}    # {help_text}".rstrip(" #"))
-    return lines
+    for field in attrs.fields(config) if attrs.has(config) else ():
+        if field.init and (names is None or field.name in names):
+            default = (defaults or {}).get(field.name, default_of(field))
+            line = f"# {field.name} = {_toml(default)}"
+            words = printable(" ".join(str(field.metadata.get("help", "")).split()))
+            yield f"{line}    # {words}" if words else line
+
+
+def _toml(value: Any) -> str:
+    """A value on one line, or nothing where there is none or it needs a table of its own."""
+    import tomli_w
+
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, tuple | set | frozenset):
+        value = list(value)
+    if not isinstance(value, str | int | float | list):
+        return ""
+    written: str = tomli_w.dumps({"key": value})
+    # Line breaks stand between the items of a list; those in a text are escaped.
+    return re.sub(r"\n\s*", " ", written.removeprefix("key =")).strip()

@@ -10,6 +10,7 @@ import click
 from linnix_core.catalog import GROUPS, Catalog, PluginRecord, canonical
 from linnix_core.cli.table import table
 from linnix_core.errors import PluginError
+from linnix_core.escape import printable
 
 __all__ = ["command"]
 
@@ -68,6 +69,8 @@ def _as_dict(record: PluginRecord) -> dict[str, Any]:
 
 def _describe(record: PluginRecord) -> dict[str, Any]:
     """A record with what only the class can tell; what keeps it from loading is its reason."""
+    import attrs
+
     from linnix_core.loading import load
     from linnix_core.plugins import verify
 
@@ -81,8 +84,8 @@ def _describe(record: PluginRecord) -> dict[str, Any]:
     except PluginError as error:
         return {**described, "state": "failed", "code": error.code, "reason": str(error)}
     described["description"] = (cls.__doc__ or "").strip().partition("\n")[0]
-    config = getattr(cls, "Config", None)
-    if config is not None:
+    config: Any = getattr(cls, "Config", None)
+    if attrs.has(config):
         described["keys"] = _keys(config)
         described["argument"] = getattr(config, "ARG", None)
     return described
@@ -91,19 +94,17 @@ def _describe(record: PluginRecord) -> dict[str, Any]:
 def _keys(config: Any) -> list[dict[str, Any]]:
     import attrs
 
-    from linnix_core.config import type_name
+    from linnix_core.config import default_of, type_name
 
     keys = []
     for field in attrs.fields(config):
-        default = field.default
-        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
-            default = default.factory()
-        required = default is attrs.NOTHING
+        required = field.default is attrs.NOTHING
+        default = default_of(field)
         keys.append(
             {
                 "name": field.name,
                 "type": type_name(config, field.name),
-                "default": None if required or default is None else str(default),
+                "default": None if default is None else str(default),
                 "required": required,
                 "help": field.metadata.get("help", ""),
             }
@@ -122,6 +123,7 @@ def _as_text(item: dict[str, Any]) -> str:
     if item["argument"]:
         option = item["kind"].rstrip("s")
         lines.append(f"  argument  --{option} {item['name']}:{item['argument'].upper()}")
+    lines = [printable(line) for line in lines]
     if item["keys"]:
         rows = [
             (

@@ -1,0 +1,264 @@
+"""Who descends from whom, as far as the rules need to know it.
+
+The tree is kept from the records alone and in their order, so that a replay sees the
+same one. Its memory has a hard bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar
+
+import attrs
+
+from linnix_core import ProcessEvent, ProcessKey, ProcessSample, Subject, printable
+
+__all__ = ["MAX_PROCESSES", "Lineage", "Process", "Tree", "deepest", "lineage", "subtree_sums"]
+
+#: Living processes that are followed. Past this the oldest go of those that have neither
+#: forked nor been sampled of late: most likely their exit was lost.
+MAX_PROCESSES = 65_536
+
+#: A process that is younger than this acts for the tree that it was born into.
+YOUNG_NS = 10_000_000_000
+
+
+@attrs.define(eq=False, weakref_slot=False)
+class Process:
+    """One process. ``start_ns`` is None while only its pid has been heard of.
+
+    ``parent`` is the process that forked it, dead or alive; None if that is not known, and
+    for the children of init and kthreadd. Those two answer for themselves only, or they
+    would be to blame for everything.
+    """
+
+    boot_id: str
+    pid: int
+    start_ns: int | None
+    parent: Process | None
+    comm: str
+    exe: str | None
+    cgroup: str | None
+    #: When it was forked, if that was seen, and into which tree (`Tree.fork`).
+    born_ns: int = 0
+    origin: Process | None = None
+    alive: bool = True
+    #: Whether it has forked or been sampled since room was last made.
+    active: bool = False
+
+    @property
+    def key(self) -> ProcessKey | None:
+        """Its identity, or None while its start time is not known."""
+        return None if self.start_ns is None else ProcessKey(self.boot_id, self.pid, self.start_ns)
+
+    @property
+    def subject(self) -> Subject:
+        """The process as an alert names it."""
+        return Subject(self.key, self.exe, self.comm, self.cgroup)
+
+    def __str__(self) -> str:
+        if not self.comm:
+            return f"pid {self.pid}"
+        return f"{printable(self.comm, limit=32)} (pid {self.pid})"
+
+
+Number = TypeVar("Number", int, float)
+
+#: Parents of processes, those of a parent before those of its children.
+Lineage: TypeAlias = dict[Process, Process | None]
+
+
+class Tree:
+    """The living processes of one host. ``evicted`` had to be given up for the bound."""
+
+    def __init__(self, limit: int = MAX_PROCESSES) -> None:
+        self._limit = limit
+        self._live: dict[int, Process] = {}
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def fork(self, event: ProcessEvent) -> tuple[Process | None, Process | None]:
+        """Add a child; who forked it, and the origin of the tree that grew by this.
+
+        A process that forks while it is young acts for the tree that it was born into: so
+        a fork bomb is one tree and a build is one, and the shells of a terminal are many.
+        """
+        parent = self._find_parent(event)
+        comm, exe, cgroup = event.comm, event.exe, event.cgroup
+        origin = parent
+        if parent is not None:
+            # A fork copies its parent: what the event does not say is known from there.
+            comm = comm or parent.comm
+            exe = exe or parent.exe
+            cgroup = cgroup or parent.cgroup
+            parent.active = True
+            if parent.origin is not None and event.ts_ns - parent.born_ns < YOUNG_NS:
+                origin = parent.origin
+        pid, live = event.pid, self._live
+        if pid in live:
+            child = self._find(event)
+            if child is not None:
+                child.born_ns, child.origin = event.ts_ns, origin
+                self._fill(child, event, parent)
+                return parent, origin
+            self._bury(live.pop(pid))
+        elif len(live) >= self._limit:
+            self._make_room()
+        above, into = parent, origin
+        if parent is not None and parent.pid <= 2 and _apart(pid, parent):
+            above = into = None
+        live[pid] = Process(
+            event.boot_id, pid, event.start_ns, above, comm, exe, cgroup, event.ts_ns, into
+        )
+        return parent, origin
+
+    def learn(self, event: ProcessEvent) -> None:
+        """Take in a process that was already there, or that has a new image."""
+        process = self._find(event)
+        if process is None:
+            process = Process(event.boot_id, event.pid, event.start_ns, None, "", None, None)
+            self._insert(process)
+        if event.kind == "exec":
+            process.comm, process.exe = event.comm or process.comm, event.exe
+            process.cgroup = event.cgroup or process.cgroup
+        if process.parent is None:
+            self._fill(process, event, self._find_parent(event))
+
+    def exit(self, event: ProcessEvent) -> None:
+        """Let a process go. One that was never heard of leaves nothing behind."""
+        process = self._find(event)
+        if process is not None:
+            del self._live[event.pid]
+            self._bury(process)
+
+    def sampled(self, sample: ProcessSample) -> Process:
+        """The process that was measured."""
+        process = self._find(sample)
+        if process is None:
+            process = Process(sample.boot_id, sample.pid, sample.start_ns, None, "", None, None)
+            self._insert(process)
+        process.comm = sample.comm or process.comm
+        process.cgroup = sample.cgroup or process.cgroup
+        process.active = True
+        return process
+
+    def _find(self, record: ProcessEvent | ProcessSample) -> Process | None:
+        process = self._live.get(record.pid)
+        if process is None or process.boot_id != record.boot_id:
+            return None
+        if process.start_ns is None:
+            process.start_ns = record.start_ns
+        return process if process.start_ns == record.start_ns else None
+
+    def _find_parent(self, event: ProcessEvent) -> Process | None:
+        """Who forked it, made up from what the event says if it was never heard of."""
+        pid, start_ns = event.ppid, event.parent_start_ns
+        if not pid or pid == event.pid or (start_ns is not None and start_ns > event.start_ns):
+            return None
+        holder = self._live.get(pid)
+        if holder is not None and holder.boot_id == event.boot_id:
+            if holder.start_ns == start_ns:
+                return holder
+            if holder.start_ns is None:
+                holder.start_ns = start_ns
+                return holder
+            if start_ns is None and holder.start_ns <= event.start_ns:
+                return holder
+            if start_ns is None or holder.start_ns > start_ns:
+                return None  # The pid has a new owner: the parent is dead and forgotten.
+        parent = Process(event.boot_id, pid, start_ns, None, "", None, None)
+        if event.kind == "fork":
+            # A fork copies its parent, so its first image tells of both.
+            parent.comm, parent.exe, parent.cgroup = event.comm, event.exe, event.cgroup
+        self._insert(parent)
+        return parent
+
+    @staticmethod
+    def _fill(process: Process, event: ProcessEvent, parent: Process | None) -> None:
+        process.comm = process.comm or event.comm
+        process.exe = process.exe or event.exe
+        process.cgroup = process.cgroup or event.cgroup
+        if process.parent is None and parent is not None and not _apart(process.pid, parent):
+            above: Process | None = parent
+            while above is not None and above is not process:
+                above = above.parent
+            if above is None:
+                process.parent = parent
+
+    def _insert(self, process: Process) -> None:
+        live, pid = self._live, process.pid
+        if pid in live:
+            self._bury(live.pop(pid))  # The pid is in use again: its exit was lost.
+        elif len(live) >= self._limit:
+            self._make_room()
+        live[pid] = process
+
+    def _make_room(self) -> None:
+        """Give up a quarter at once, which costs each new process no more than one at a time."""
+        living = list(self._live.values())
+        idle = [process for process in living if not process.active]
+        for process in living:
+            process.active = False
+        for process in (idle or living)[: self._limit // 4 + 1]:
+            del self._live[process.pid]
+            self._bury(process)
+            self.evicted += 1
+
+    @staticmethod
+    def _bury(process: Process) -> None:
+        process.alive = False
+        process.origin = None
+        # A relay of processes that each fork and exit must not leave an endless chain of the
+        # dead. The first of them stays: it is the one to name.
+        parent = process.parent
+        if parent is not None and not parent.alive and parent.parent is not None:
+            process.parent = parent.parent
+
+
+def lineage(processes: Iterable[Process]) -> Lineage:
+    """The parent of each of these and of all their ancestors, parents before children."""
+    parents: Lineage = {}
+    for process in processes:
+        if process in parents:
+            continue
+        above = process.parent
+        if above is not None and above not in parents:
+            path: list[Process] = []
+            while above is not None and above not in parents:
+                path.append(above)
+                above = above.parent
+            for each in reversed(path):
+                parents[each] = each.parent
+        parents[process] = process.parent
+    return parents
+
+
+def subtree_sums(own: Mapping[Process, Number], parents: Lineage) -> dict[Process, Number]:
+    """What each process and its descendants have together; ``parents`` is their `lineage`."""
+    sums: dict[Process, Any] = dict.fromkeys(parents, 0)
+    sums.update(own)
+    for process, above in reversed(parents.items()):
+        if above is not None:
+            sums[above] += sums[process]
+    return sums
+
+
+def deepest(among: Mapping[Process, object]) -> list[Process]:
+    """Those that have no descendant among them."""
+    ancestors: set[Process] = set()
+    for process in among:
+        above = process.parent
+        while above is not None and above not in ancestors:
+            ancestors.add(above)
+            above = above.parent
+    return [process for process in among if process not in ancestors]
+
+
+def _apart(pid: int, parent: Process) -> bool:
+    """Whether the parent is init or kthreadd, which is pid 2 unless that has a parent.
+
+    So in a container pid 2 keeps its parent, and is a process like any other.
+    """
+    return parent.pid <= 2 and pid != 2 and (parent.pid == 1 or parent.parent is None)

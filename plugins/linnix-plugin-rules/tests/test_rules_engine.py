@@ -1,0 +1,272 @@
+"""Rules applied to records: cooldowns, clocks, batches and memory."""
+
+from itertools import pairwise
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from linnix_core import Loss, ProcessEvent, SystemSample
+from linnix_plugin_rules import engine as engine_module
+from linnix_plugin_rules.engine import Engine
+from linnix_plugin_rules.rulefile import parse_rules, read_rules
+from linnix_plugin_rules.tree import Tree
+
+BURST = "- {name: burst, detector: fork_burst, threshold: 10, window_seconds: 2, cooldown: 30}"
+CPU = "- {name: spin, detector: subtree_cpu_pct, threshold: 90, duration: 5, cooldown: 30}"
+ALL = """
+- {name: burst, detector: fork_burst, threshold: 8, window_seconds: 2, cooldown: 3}
+- {name: rate, detector: forks_per_sec, threshold: 3, duration: 2, cooldown: 0}
+- {name: tree, detector: runaway_tree, threshold: 6, window_seconds: 3, cooldown: 4}
+- {name: spin, detector: subtree_cpu_pct, threshold: 90, duration: 2, cooldown: 2}
+- {name: big, detector: subtree_rss_mb, threshold: 100, duration: 2, cooldown: 5}
+"""
+
+
+def engine(rules, **options):
+    return Engine(parse_rules(rules, "rules.yaml").rules, **options)
+
+
+def seconds(alerts, host, start):
+    return [round((alert.ts_ns - start) / 1e9, 3) for alert in alerts]
+
+
+# --- cooldown -------------------------------------------------------------------------
+
+
+def test_a_condition_that_lasts_is_reported_again_after_the_cooldown(host):
+    bash = host.seen("bash")
+    start = host.ts_ns
+    host.forks(bash, 700, every=0.1)
+    assert seconds(engine(BURST).handle(host.records), host, start) == [0.9, 30.9, 60.9]
+
+
+def test_the_same_holds_for_samples(host):
+    java = host.seen("java")
+    start = host.ts_ns
+    for _ in range(14):
+        host.cpu({java: 99})
+    host.seen("end")
+    host.records[-1].ts_ns += 10**9
+    assert seconds(engine(CPU).handle(host.records), host, start) == [5, 35, 65]
+
+
+def test_a_cooldown_is_that_of_one_process(host):
+    first, second = host.seen("first"), host.seen("second")
+    host.forks(first, 10)
+    host.wait(3)
+    host.forks(second, 10)
+    host.wait(3)
+    host.forks(first, 10)
+    alerts = engine(BURST).handle(host.records)
+    assert [alert.subject.comm for alert in alerts] == ["first", "second"]
+
+
+def test_a_cooldown_is_that_of_one_rule(host):
+    host.forks(host.seen("bash"), 10)
+    rules = f"{BURST}\n{BURST.replace('name: burst', 'name: other')}"
+    assert [alert.rule for alert in engine(rules).handle(host.records)] == ["burst", "other"]
+
+
+def test_no_cooldown_is_a_tenth_of_a_second(host):
+    bash = host.seen("bash")
+    host.forks(bash, 10, every=0.001)
+    start = host.ts_ns
+    host.forks(bash, 500, every=0.001)
+    alerts = engine(BURST.replace("cooldown: 30", "cooldown: 0")).handle(host.records)
+    assert seconds(alerts[1:], host, start) == [0.099, 0.199, 0.299, 0.399, 0.499]
+
+
+# --- time -----------------------------------------------------------------------------
+
+
+def test_records_that_come_out_of_order_break_no_window(host):
+    bash = host.seen("bash")
+    host.forks(bash, 10, every=0.1)
+    forks = [record for record in host.records if record.kind == "fork"]
+    for one, other in zip(forks[::2], forks[1::2], strict=True):
+        one.ts_ns, other.ts_ns = other.ts_ns, one.ts_ns
+    (alert,) = engine(BURST).handle(host.records)
+    assert alert.ts_ns == max(fork.ts_ns for fork in forks)
+
+
+def test_a_clock_that_is_set_back_begins_all_windows_anew(host):
+    bash = host.seen("bash")
+    host.forks(bash, 9)
+    host.wait(-3600)
+    host.forks(bash, 9)
+    judge = engine(BURST)
+    assert judge.handle(host.records) == []
+    host.records.clear()
+    host.forks(bash, 1)
+    assert len(judge.handle(host.records)) == 1
+
+
+def test_one_record_from_the_future_does_not_stop_time(host):
+    bash = host.seen("bash")
+    host.records.append(Loss("x", "y", 1, 1, 1, ts_ns=host.ts_ns + 10**18))
+    for _ in range(20):
+        host.forks(bash, 1)
+        host.wait(1)
+    assert engine(BURST).handle(host.records) == []
+
+
+def test_a_clock_that_is_set_back_drops_the_open_round(host):
+    java = host.seen("java")
+    host.cpu({java: 99})
+    host.wait(-3600)
+    host.cpu({java: 1})
+    host.wait(1)
+    host.seen("end")
+    assert engine(CPU).handle(host.records) == []
+
+
+# --- replay ---------------------------------------------------------------------------
+
+
+@st.composite
+def lives(draw):
+    """What a few processes do, as (what, who, seconds to wait)."""
+    step = st.tuples(
+        st.sampled_from(["fork", "fork", "fork", "exec", "exit", "round", "machine", "seen"]),
+        st.integers(0, 7),
+        st.sampled_from([0, 0, 0, 0.01, 0.3, 1]),
+    )
+    return draw(st.lists(step, max_size=150))
+
+
+def records_of(host, steps):
+    procs = [host.seen("init", pid=1)]
+    procs.append(host.seen("bash", procs[0]))
+    for what, who, wait in steps:
+        host.wait(wait)
+        proc = procs[who % len(procs)]
+        if what == "fork":
+            procs.append(host.fork(proc))
+        elif what == "exec":
+            host.exec(proc, f"image{who}")
+        elif what == "exit" and len(procs) > 2:
+            procs.remove(proc)
+            host.exit(proc)
+        elif what == "round":
+            for each in procs:
+                host.sample(each, cpu=40.0 + each.pid % 9, rss=30_000_000, interval=2)
+        elif what == "machine":
+            host.records.append(SystemSample(interval_ns=1, ts_ns=host.ts_ns))
+        else:
+            procs.append(host.seen("daemon", proc))
+    return host.records
+
+
+@given(steps=lives(), cuts=st.lists(st.integers(0, 300), max_size=30))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_where_batches_end_makes_no_difference(make_host, steps, cuts):
+    records = records_of(make_host(), steps)
+    whole = engine(ALL).handle(records)
+    judge, pieces = engine(ALL), []
+    bounds = [0, *sorted(cut for cut in cuts if cut < len(records)), len(records)]
+    for begin, end in pairwise(bounds):
+        pieces += judge.handle(records[begin:end])
+    assert pieces == whole
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_realistic_recording_raises_the_same_alerts_in_any_batches(linnix_records, seed):
+    records = linnix_records(6000, seed=seed)
+    whole = engine(ALL).handle(records)
+    assert {alert.rule for alert in whole} == {"burst", "rate", "tree", "spin", "big"}
+    judge = engine(ALL)
+    assert [alert for record in records for alert in judge.handle([record])] == whole
+
+
+def test_the_same_records_raise_the_same_alerts_at_any_time_of_day(host):
+    records = records_of(host, [("fork", n, 0.01) for n in range(40)])
+    later = [attrs.evolve(record, ts_ns=record.ts_ns + 12345 * 10**9) for record in records]
+    assert [
+        attrs.evolve(alert, ts_ns=alert.ts_ns + 12345 * 10**9)
+        for alert in engine(ALL).handle(records)
+    ] == engine(ALL).handle(later)
+
+
+# --- memory ---------------------------------------------------------------------------
+
+
+def test_memory_is_bounded_under_endless_new_processes(host, monkeypatch):
+    monkeypatch.setattr(engine_module, "MAX_COOLDOWNS", 50)
+    monkeypatch.setattr(engine_module, "MAX_PROCESSES", 60)
+    rules = ALL.replace("cooldown: 3", "cooldown: 9999")
+    judge = engine(rules, tree=Tree(limit=100))
+    for n in range(300):
+        host.records.clear()
+        parent = host.seen(f"storm{n}")
+        for _ in range(12):
+            child = host.fork(parent)
+            host.sample(child, cpu=99, rss=200_000_000)
+        host.wait(3)
+        judge.handle(host.records)
+        assert len(judge.tree) <= 100
+        assert len(judge._cooldowns) <= 50
+        assert len(judge._round) <= 60
+
+
+def test_the_oldest_cooldowns_are_forgotten_first(host, monkeypatch):
+    monkeypatch.setattr(engine_module, "MAX_COOLDOWNS", 2)
+    judge = engine(BURST.replace("cooldown: 30", "cooldown: 9999"))
+    procs = [host.seen(f"p{n}") for n in range(3)]
+    for n in (0, 1, 2, 2, 0):
+        host.forks(procs[n], 10)
+        host.wait(3)
+    alerts = judge.handle(host.records)
+    assert [alert.subject.comm for alert in alerts] == ["p0", "p1", "p2", "p0"]
+
+
+# --- the shipped rules ----------------------------------------------------------------
+
+
+def shipped():
+    return Engine(read_rules().rules)
+
+
+def test_the_shipped_rules_report_a_shell_loop(host):
+    bash = host.seen("bash")
+    host.forks(bash, 2000, every=1 / 500)
+    alerts = shipped().handle(host.records)
+    assert [alert.rule for alert in alerts] == ["fork_storm", "runaway_tree"]
+    assert {alert.subject.key for alert in alerts} == {bash.key}
+
+
+def test_the_shipped_rules_are_silent_about_a_build_on_a_few_cores(host):
+    make = host.seen("make")
+    for _ in range(2000):
+        compiler = host.fork(make, "gcc")
+        host.wait(1 / 80)
+        host.exit(host.fork(compiler, "cc1"))
+        host.wait(1 / 80)
+        host.exit(compiler)
+    assert shipped().handle(host.records) == []
+
+
+def test_the_shipped_rules_report_a_spinning_process_after_half_a_minute(host):
+    java = host.seen("java")
+    start = host.ts_ns
+    for _ in range(7):
+        host.cpu({java: 100})
+        host.records.append(SystemSample(interval_ns=1, ts_ns=host.ts_ns))
+    assert seconds(shipped().handle(host.records), host, start) == [30]
+
+
+def test_the_shipped_rules_report_a_tree_that_keeps_much_memory(host):
+    java = host.seen("java")
+    for _ in range(14):
+        host.rss({java: 9000})
+        host.records.append(SystemSample(interval_ns=1, ts_ns=host.ts_ns))
+    (alert,) = shipped().handle(host.records)
+    assert (alert.rule, alert.severity) == ("memory", "low")
+
+
+def test_events_that_nobody_knows_the_parent_of_do_no_harm():
+    judge = engine(ALL)
+    for kind in ("seen", "fork", "exec", "exit", "oom"):
+        judge.handle([ProcessEvent(kind, pid=1, start_ns=0), ProcessEvent(kind, pid=2, start_ns=0)])
+    assert len(judge.tree) <= 2
