@@ -1,0 +1,34 @@
+"""For every test of the repository: in CI, what is skipped has failed.
+
+Tests that need root or a Debian package skip where those are missing and say so. CI has
+them, so a skip there means that a test silently stopped testing.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+_skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Remember what was skipped; an expected failure is none."""
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _skipped.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run in CI that skipped anything."""
+    if os.environ.get("CI") == "true" and _skipped and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why."""
+    if os.environ.get("CI") == "true":
+        for nodeid in _skipped:
+            terminalreporter.write_line(
+                f"skipped in CI, which counts as failed: {nodeid}", red=True
+            )
