@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from linnix_core.__about__ import __version__
 
 if TYPE_CHECKING:
+    from linnix_core.batch import Batch as Batch
     from linnix_core.codec import decode as decode
     from linnix_core.codec import encode as encode
     from linnix_core.context import Clock as Clock
+    from linnix_core.context import ComponentStatus as ComponentStatus
     from linnix_core.context import Context as Context
     from linnix_core.context import Sink as Sink
     from linnix_core.errors import AgentStopped as AgentStopped
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from linnix_core.errors import RecordsLost as RecordsLost
     from linnix_core.escape import printable as printable
     from linnix_core.hookspecs import hookimpl as hookimpl
-    from linnix_core.plugins import ComponentStatus as ComponentStatus
     from linnix_core.processes import Process as Process
     from linnix_core.processes import ProcessTable as ProcessTable
     from linnix_core.processes import ProcessView as ProcessView
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from linnix_core.records import Alert as Alert
     from linnix_core.records import AllowedAction as AllowedAction
     from linnix_core.records import Answer as Answer
-    from linnix_core.records import Batch as Batch
     from linnix_core.records import CgroupSample as CgroupSample
     from linnix_core.records import Deployment as Deployment
     from linnix_core.records import Evidence as Evidence
@@ -63,15 +63,15 @@ if TYPE_CHECKING:
     from linnix_core.settings import Size as Size
 
 _MODULES = {
+    "batch": "Batch",
     "codec": "decode encode",
-    "context": "Clock Context Sink",
+    "context": "Clock ComponentStatus Context Sink",
     "errors": "AgentStopped ConfigError LinnixError PluginError PluginUnavailable RecordsLost",
     "escape": "printable",
     "hookspecs": "hookimpl",
-    "plugins": "ComponentStatus",
     "processes": "Process ProcessTable ProcessView start_time_ns",
     "records": (
-        "CLASSES SEVERITIES Alert AllowedAction Answer Batch CgroupSample Deployment Evidence "
+        "CLASSES SEVERITIES Alert AllowedAction Answer CgroupSample Deployment Evidence "
         "Fact Health Incident Insight Loss Metric ModelSpec Mount Pressure ProcessEvent "
         "ProcessKey ProcessSample Query ReasonRequest Record RequestProcess Result Subject "
         "SystemSample"

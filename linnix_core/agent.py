@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from linnix_core.batch import Batch
 from linnix_core.config import DEFAULT_OVERFLOW, AgentSettings, ComponentSettings
-from linnix_core.context import Clock, Context
+from linnix_core.context import Clock, ComponentStatus, Context
 from linnix_core.deployments import DeploymentStore
 from linnix_core.errors import (
     AgentStopped,
@@ -29,10 +30,10 @@ from linnix_core.incidents import IncidentBook
 from linnix_core.notices import AlertThread, ReasonThread
 from linnix_core.pipeline import BoundedQueue, Pipeline, Stamp
 from linnix_core.plan import Plan
-from linnix_core.plugins import Component, ComponentStatus, PluginHost
+from linnix_core.plugins import Component, PluginHost
 from linnix_core.processes import ProcessTable, boot_id
 from linnix_core.reasoning import NotGrounded, build_request, ground
-from linnix_core.records import Alert, Batch, Fact, Incident, Insight, Query, Result
+from linnix_core.records import Alert, Fact, Incident, Insight, Query, Result
 from linnix_core.redact import is_alert
 from linnix_core.workers import CollectorWorker, HandlerWorker
 

@@ -81,15 +81,19 @@ class Catalog:
         seen: set[str] = set()
         for distribution in found:
             # Parsing METADATA is what costs; most distributions have nothing for us.
-            if "[linnix." not in (distribution.read_text("entry_points.txt") or ""):
+            offered = _offered(distribution)
+            if "[linnix." not in offered:
                 continue
-            described = distribution.metadata
-            name = described["Name"] or "unknown"
-            if _normal(name) not in seen:
+            try:
+                described = distribution.metadata
+                name = described["Name"] or "unknown"
+                blocked = allowed is not None and _normal(name) not in allowed
+                if _normal(name) not in seen:
+                    records += _records_of(distribution.entry_points, described, name, blocked)
                 # Of two copies on the path, imports find the first; so do we.
                 seen.add(_normal(name))
-                blocked = allowed is not None and _normal(name) not in allowed
-                records.extend(_records_of(distribution.entry_points, described, name, blocked))
+            except Exception as error:  # noqa: BLE001 - whoever wrote it, the others are fine
+                records += _unreadable(distribution, offered, error)
         return cls(_with_conflicts(records))
 
     def __iter__(self) -> Iterator[PluginRecord]:
@@ -139,12 +143,39 @@ class Catalog:
     def _remedy(self, kind: str, name: str) -> str | None:
         if not _NAME.fullmatch(name):
             return "names are made of small letters, digits and dashes"
-        close = difflib.get_close_matches(name, [r.name for r in self.of_kind(kind)], n=1)
-        return None if close else f"pip install linnix-plugin-{name}"
+        near = difflib.get_close_matches(name, [r.name for r in self.of_kind(kind)], n=1)
+        installed = any(record.name == name for record in self._records)
+        return None if near or installed else f"pip install linnix-plugin-{name}"
 
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).strip().lower()
+
+
+def _offered(distribution: metadata.Distribution) -> str:
+    try:
+        return distribution.read_text("entry_points.txt") or ""
+    except ValueError:
+        return ""
+
+
+def _unreadable(
+    distribution: metadata.Distribution, offered: str, error: Exception
+) -> Iterator[PluginRecord]:
+    """What can be said of a distribution whose metadata is broken: that it is."""
+    folder = getattr(getattr(distribution, "_path", None), "name", "unknown")
+    for kind in dict.fromkeys(re.findall(r"\[linnix\.(\w+)\]", offered)):
+        if kind in GROUPS:
+            yield PluginRecord(
+                kind=kind,
+                name=folder,
+                value="",
+                distribution=folder,
+                version="unknown",
+                state="unavailable",
+                code="metadata",
+                reason=f"the metadata in {folder} cannot be read: {type(error).__name__}: {error}",
+            )
 
 
 def _records_of(

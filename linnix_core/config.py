@@ -205,10 +205,15 @@ def read(
     *,
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] = os.environ,
+    problems: list[Problem] | None = None,
 ) -> Settings:
-    """Read and merge; raises `ConfigError` with every mistake outside of plugins' own keys."""
+    """Read and merge; raises `ConfigError` with every mistake outside of plugins' own keys.
+
+    With ``problems`` mistakes go there instead, and what comes back is good for nothing but
+    to look for more of them, in the keys of plugins.
+    """
     source = str(path) if path else "defaults"
-    problems: list[Problem] = []
+    raising, problems = problems is None, problems if problems is not None else []
     tree = _load(path)
     _use_canonical_names(tree, problems)
     for name, value in environ.items():
@@ -222,7 +227,7 @@ def read(
             continue
         _merge(tree, dotted.strip().split("."), _scalar(value), f"--set {dotted}", problems)
     agent, components = _interpret(tree, problems)
-    if problems:
+    if problems and raising:
         raise ConfigError(problems, source=source)
     return Settings(agent=agent, components=components, source=source)
 
@@ -320,11 +325,12 @@ def _component(
             )
         )
         return None
-    reserved = structure(
-        Reserved, {key: options[key] for key in RESERVED if key in options}, path, problems
-    )
+    mine = {key: options[key] for key in RESERVED if key in options}
+    reserved = structure(Reserved, mine, path, problems)
     if reserved is None:
-        return None
+        # So that its other keys are looked at as well.
+        plugin = mine.get("plugin")
+        reserved = Reserved(plugin=plugin if isinstance(plugin, str) else None)
     if "interval" in options and kind != "collectors":
         problems.append(Problem(f"{path}.interval", "only collectors have an interval"))
     if kind not in ("collectors", "handlers"):

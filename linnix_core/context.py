@@ -1,13 +1,13 @@
-"""What a plugin may touch: its `Context`, and a collector's `Sink`."""
+"""What a plugin may touch: its `Context`, with the state of others, and a collector's `Sink`."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import attrs
 
@@ -15,11 +15,35 @@ from linnix_core.errors import AgentStopped
 
 if TYPE_CHECKING:
     from linnix_core.incidents import IncidentView
-    from linnix_core.plugins import ComponentStatus
     from linnix_core.processes import ProcessView
     from linnix_core.records import Alert, Deployment, Query, Record, Result
 
-__all__ = ["Clock", "Context", "Sink"]
+__all__ = ["Clock", "ComponentStatus", "Context", "Sink", "State"]
+
+
+State: TypeAlias = Literal["available", "running", "degraded", "unavailable", "failed", "stopped"]
+
+
+@attrs.frozen
+class ComponentStatus:
+    """How a component is: what ``linnix plugins list`` and every view of a run show.
+
+    ``code`` is the reason as a word for programs, ``reason`` as a sentence for people.
+    ``counters`` holds ``received handled dropped queued failures`` where they apply.
+    """
+
+    component: str
+    kind: str
+    name: str
+    state: State
+    code: str = ""
+    reason: str = ""
+    hint: str | None = None
+    plugin: str = ""
+    distribution: str = ""
+    version: str = ""
+    limits: tuple[str, ...] = ()
+    counters: Mapping[str, int] = attrs.field(factory=dict)
 
 
 class Clock(Protocol):

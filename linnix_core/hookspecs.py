@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import pluggy
 
 if TYPE_CHECKING:
+    from linnix_core.batch import Batch
     from linnix_core.context import Context, Sink
     from linnix_core.records import (
         Alert,
         Answer,
-        Batch,
         Deployment,
         Fact,
         Health,

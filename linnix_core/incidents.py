@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
@@ -56,7 +57,7 @@ class IncidentBook:
         self, *, new_id: Callable[[], str], host: str = "", run_id: str = "", boot_id: str = ""
     ) -> None:
         self._new_id = new_id
-        self._of_run = {"host": host, "run_id": run_id, "boot_id": boot_id}
+        self._of_run: dict[str, Any] = {"host": host, "run_id": run_id, "boot_id": boot_id}
         self._open: dict[str, _Open] = {}
         self._closed: OrderedDict[str, Incident] = OrderedDict()
         self._lock = threading.Lock()

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from linnix_core.batch import Batch
 from linnix_core.config import Overflow
-from linnix_core.records import Batch, Loss, Record
+from linnix_core.records import Loss, Record
 from linnix_core.redact import CLEANERS
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ import time
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import attrs
 import pluggy
 
 from linnix_core.catalog import Catalog, PluginRecord
 from linnix_core.config import RESERVED, ComponentSettings, argument_value, structure
-from linnix_core.context import Context
+from linnix_core.context import ComponentStatus, Context, State
 from linnix_core.errors import (
     ConfigError,
     LinnixError,
@@ -38,35 +38,11 @@ from linnix_core.loading import describe, load
 from linnix_core.processes import ProcessView
 from linnix_core.records import Health
 
-__all__ = ["CallFailed", "Component", "ComponentStatus", "PluginHost", "State", "verify"]
-
-State: TypeAlias = Literal["available", "running", "degraded", "unavailable", "failed", "stopped"]
+__all__ = ["CallFailed", "Component", "PluginHost", "verify"]
 
 
 class CallFailed(LinnixError):
     """A guarded call did not return: it raised (``__cause__``) or overran its time."""
-
-
-@attrs.frozen
-class ComponentStatus:
-    """How a component is: what ``linnix plugins list`` and every view of a run show.
-
-    ``code`` is the reason as a word for programs, ``reason`` as a sentence for people.
-    ``counters`` holds ``received handled dropped queued failures`` where they apply.
-    """
-
-    component: str
-    kind: str
-    name: str
-    state: State
-    code: str = ""
-    reason: str = ""
-    hint: str | None = None
-    plugin: str = ""
-    distribution: str = ""
-    version: str = ""
-    limits: tuple[str, ...] = ()
-    counters: Mapping[str, int] = attrs.field(factory=dict)
 
 
 class _CallThread:

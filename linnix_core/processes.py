@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import heapq
+import itertools
 import threading
 import time
 import uuid
@@ -206,9 +207,16 @@ class ProcessTable:
             return process
         self._live[key] = process
         if len(self._live) > self._max_live:
-            self.evicted += 1
-            self._bury(next(iter(self._live.values())), event.ts_ns)
+            self._evict(event.ts_ns)
         return process
+
+    def _evict(self, ts_ns: int) -> None:
+        # Several at once: finding the first of a dictionary takes as long as entries were
+        # deleted before it.
+        oldest = list(itertools.islice(self._live.values(), 1 + self._max_live // 64))
+        for process in oldest:
+            self._bury(process, ts_ns)
+        self.evicted += len(oldest)
 
     def _adopt(self, process: Process, event: ProcessEvent) -> Process | None:
         """Link a process to its parent; the parent's entry if there is one."""

@@ -14,7 +14,7 @@ a `SystemSample`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import attrs
@@ -25,7 +25,6 @@ __all__ = [
     "Alert",
     "AllowedAction",
     "Answer",
-    "Batch",
     "CgroupSample",
     "Deployment",
     "Evidence",
@@ -406,36 +405,6 @@ class Insight:
 
 #: What collectors emit and handlers get in batches.
 Record: TypeAlias = ProcessEvent | ProcessSample | CgroupSample | SystemSample | Loss
-
-
-class Batch(Sequence[Record]):
-    """Records in the order of their ``seq``; read-only, shared by every handler."""
-
-    __slots__ = ("_lines", "_records")
-
-    def __init__(self, records: Sequence[Record]) -> None:
-        self._records = records
-        self._lines: tuple[bytes, ...] | None = None
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __iter__(self) -> Iterator[Record]:
-        return iter(self._records)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self._records[index]
-
-    def __repr__(self) -> str:
-        return f"<Batch of {len(self)}>"
-
-    def lines(self) -> tuple[bytes, ...]:
-        """Each record as one JSON line without its newline; encoded once for all."""
-        if self._lines is None:
-            from linnix_core.codec import encode
-
-            self._lines = tuple(map(encode, self._records))
-        return self._lines
 
 
 # --- what a reasoner gets and gives ---------------------------------------------------

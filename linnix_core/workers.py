@@ -317,7 +317,12 @@ class HandlerWorker(_Worker):
         except PluginUnavailable as error:
             self._gone(error)
         except LinnixError as error:
-            self._failed(error)
+            self.component.failures += 1
+            if self.component.set_state("degraded", "flush", f"{error}"):
+                self._logger.error("%s: %s", self.component, error, exc_info=_debug_cause(error))
+        else:
+            if self.component.status().code == "flush":
+                self._recovered()
 
     def counters(self) -> Mapping[str, int]:
         """Records so far: received, handled, dropped, waiting."""
@@ -333,7 +338,7 @@ _ARGUMENT = {
 }
 
 #: Reasons for being degraded that a batch which passes does not settle.
-_NOT_OURS = frozenset({"health", "stalled", "enrich", "answer"})
+_NOT_OURS = frozenset({"health", "stalled", "enrich", "answer", "flush"})
 
 
 def _counters(queue: BoundedQueue) -> Mapping[str, int]:

@@ -214,12 +214,16 @@ def test_the_order_of_stopping_follows_what_was_emitted_last_to_its_insight(make
         batch_size=1,
     ):
         assert journal.entries == []
-    assert journal.entries == [
+    story = journal.entries
+    # Telling the incident and explaining it are two threads' work at the same time.
+    asked = story.index(("reasoner", "asked"))
+    assert story.index(("handler", "event", 1)) < asked < story.index(("handler", "insight", "r"))
+    del story[asked]
+    assert story == [
         "collector ends",
         ("handler", "event", 1),
         ("handler", "alert", "forks"),
         ("handler", "incident", "opened"),
-        ("reasoner", "asked"),
         ("handler", "insight", "r"),
         ("handler", "flush"),
         # What was started last is stopped first: it may use what was there before it.
@@ -1150,7 +1154,7 @@ def test_a_second_signal_stops_the_run_at_once(linnix, first, second):
     assert process.stdout.readline() == "stopping\n"  # and there it would hang for an hour
     process.send_signal(second)
     process.communicate(timeout=HANG_S)
-    assert process.returncode == 128 + second
+    assert process.returncode == -second  # which a shell shows as 128 + second
 
 
 def test_a_run_whose_time_is_over_exits_with_0(linnix, tmp_path):

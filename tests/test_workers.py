@@ -389,8 +389,12 @@ def test_what_only_the_flush_finds_lost_is_no_longer_counted_as_handled(
     assert eventually(lambda: handler.queue.counts() == Counts(5, 3, 0, {"sync": 2}))
 
 
-def test_a_flush_that_fails_is_shown_and_tried_again(run_handler, journal, monkeypatch, eventually):
+def test_a_flush_that_fails_is_shown_until_one_passes(
+    run_handler, journal, monkeypatch, eventually, caplog
+):
     monkeypatch.setattr(workers_module, "FLUSH_EVERY_S", 0.001)
+    full = threading.Event()
+    full.set()
 
     class FailsToFlush:
         @hookimpl
@@ -400,14 +404,21 @@ def test_a_flush_that_fails_is_shown_and_tried_again(run_handler, journal, monke
         @hookimpl
         def linnix_flush(self):
             journal.note("flush")
-            raise SystemExit(1)
+            if full.is_set():
+                raise SystemExit(1)
 
     handler = run_handler(FailsToFlush)
     handler.send(1)
-    assert journal.wait_for("flush")
-    assert eventually(lambda: handler.component.status().reason == "linnix_flush: SystemExit: 1")
+    assert eventually(lambda: handler.component.status().code == "flush")
+    assert handler.component.status().reason == "linnix_flush: SystemExit: 1"
+    for flushes in range(2, 9):
+        handler.send(1)  # that batches pass says nothing of the flush
+        assert journal.wait_for("flush", times=flushes)
+        assert handler.component.status().code == "flush"
+    assert caplog.text.count("linnix_flush: SystemExit: 1") == 1
+    full.clear()
     handler.send(1)
-    assert journal.wait_for("flush", times=2)
+    assert eventually(lambda: handler.component.state == "running")
 
 
 def test_a_call_that_does_not_return_is_shown_as_stalled_until_it_does(

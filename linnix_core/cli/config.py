@@ -30,7 +30,7 @@ from linnix_core.hookspecs import KINDS
 from linnix_core.plan import Plan, make_plan
 from linnix_core.plugins import Component, PluginHost
 
-__all__ = ["command"]
+__all__ = ["command", "look_through"]
 
 _file = click.option("-c", "--config", metavar="FILE", help="Read this file.")
 _set = click.option(
@@ -62,7 +62,7 @@ def check(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None
     try:
         path = find_file(config)
         source = str(path) if path else "defaults"
-        settings = read(path, overrides=overrides)
+        settings = read(path, overrides=overrides, problems=problems)
         _, components = _load(settings, problems)
     except ConfigError as error:
         problems.extend(error.problems)
@@ -84,8 +84,8 @@ def check(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None
 def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Print the configuration in effect, defaults included; secrets stay hidden."""
     path = find_file(config)
-    settings = read(path, overrides=overrides)
     problems: list[Problem] = []
+    settings = read(path, overrides=overrides, problems=problems)
     plan, components = _load(settings, problems)
     if problems:
         raise ConfigError(problems, source=settings.source)
@@ -126,7 +126,6 @@ def init(output: str, force: bool) -> None:
 
 
 def _load(settings: Settings, problems: list[Problem]) -> tuple[Plan, list[Component]]:
-    """Load every class of the plan and check its table."""
     catalog = Catalog.scan()
     plan = make_plan(settings, catalog)
     host = PluginHost(
@@ -134,6 +133,12 @@ def _load(settings: Settings, problems: list[Problem]) -> tuple[Plan, list[Compo
         data_dir=settings.agent.data_folder(),
         start_timeout_s=settings.agent.start_timeout_s,
     )
+    look_through(plan, host, problems)
+    return plan, host.components
+
+
+def look_through(plan: Plan, host: PluginHost, problems: list[Problem]) -> None:
+    """Load every class of the plan and check its table."""
     for chosen in (*plan.components, *plan.ladder):
         component = host.add(chosen.kind, chosen.name, plugin=chosen.plugin)
         if component.state == "available":
@@ -141,7 +146,6 @@ def _load(settings: Settings, problems: list[Problem]) -> tuple[Plan, list[Compo
         if component.state != "available" and chosen.origin == "configuration":
             status = component.status()
             problems.append(Problem(chosen.path, status.reason, status.hint))
-    return plan, host.components
 
 
 def _reserved(chosen: ComponentSettings) -> dict[str, Any]:

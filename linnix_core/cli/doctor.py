@@ -15,10 +15,11 @@ from linnix_core.__about__ import __version__
 from linnix_core.catalog import Catalog
 from linnix_core.cli.table import table
 from linnix_core.config import Settings, find_file, read
+from linnix_core.context import ComponentStatus
 from linnix_core.errors import ConfigError, PluginError, Problem
 from linnix_core.escape import printable
 from linnix_core.plan import LADDER, make_plan
-from linnix_core.plugins import Component, ComponentStatus, PluginHost
+from linnix_core.plugins import Component, PluginHost
 
 __all__ = ["command"]
 
@@ -35,7 +36,7 @@ def command(config: str | None, as_json: bool) -> None:
     problems: list[Problem] = []
     settings = Settings()
     try:
-        settings = read(find_file(config))
+        settings = read(find_file(config), problems=problems)
     except ConfigError as error:
         problems.extend(error.problems)
     catalog = Catalog.scan()

@@ -12,7 +12,9 @@ import click
 
 from linnix_core.agent import Agent
 from linnix_core.catalog import Catalog
+from linnix_core.cli.config import look_through
 from linnix_core.config import find_file, read
+from linnix_core.errors import ConfigError, Problem
 from linnix_core.plan import make_plan
 from linnix_core.plugins import PluginHost
 from linnix_core.settings import parse_duration
@@ -69,7 +71,9 @@ def command(
     """
     # Whatever a component writes is private, unless it says otherwise.
     os.umask(0o077)
-    settings = read(find_file(config), overrides=[*overrides, *(["agent.strict=true"] * strict)])
+    problems: list[Problem] = []
+    overrides = (*overrides, *(["agent.strict=true"] * strict))
+    settings = read(find_file(config), overrides=overrides, problems=problems)
     catalog = Catalog.scan()
     plan = make_plan(
         settings,
@@ -84,24 +88,30 @@ def command(
         data_dir=settings.agent.data_folder(),
         start_timeout_s=settings.agent.start_timeout_s,
     )
+    if problems:
+        look_through(plan, host, problems)
+        raise ConfigError(problems, source=settings.source)
     agent = Agent(plan, host, settings=settings.agent)
     _stop_on_signals(agent)
-    with agent:
-        began = time.monotonic()
-        reason = agent.run(duration)
-        _LOG.info("stopping after %.1f s: %s", time.monotonic() - began, reason)
+    try:
+        with agent:
+            began = time.monotonic()
+            reason = agent.run(duration)
+            _LOG.info("stopping after %.1f s: %s", time.monotonic() - began, reason)
+    except ConfigError as error:
+        raise ConfigError(error.problems, source=settings.source) from None
 
 
 def _stop_on_signals(agent: Agent) -> None:
     """The first SIGINT or SIGTERM stops in order, the second at once."""
-    asked = False
+    numbers = (signal.SIGINT, signal.SIGTERM)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            os._exit(128 + number)
-        asked = True
+        # The kernel deals with the second: Python would not look at it before the main
+        # thread has stopped waiting, maybe for a plugin that hangs.
+        for other in numbers:
+            signal.signal(other, signal.SIG_DFL)
         agent.request_stop(signal.Signals(number).name)
 
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
+    for number in numbers:
+        signal.signal(number, handle)

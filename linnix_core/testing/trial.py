@@ -21,13 +21,14 @@ from typing import Any, get_args, get_type_hints
 import attrs
 import pytest
 
+from linnix_core.batch import Batch
 from linnix_core.config import ComponentSettings, structure
 from linnix_core.context import Context
 from linnix_core.errors import PluginUnavailable, Problem, RecordsLost
 from linnix_core.hookspecs import Kind
 from linnix_core.plugins import Component, PluginHost
 from linnix_core.processes import ProcessTable
-from linnix_core.records import Alert, Batch, Record
+from linnix_core.records import Alert, Record
 from linnix_core.settings import Secret
 from linnix_core.testing.distributions import catalog_of
 

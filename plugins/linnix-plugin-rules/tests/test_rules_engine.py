@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from linnix_core import Loss, ProcessEvent, SystemSample
 from linnix_plugin_rules import engine as engine_module
+from linnix_plugin_rules import forks as forks_module
 from linnix_plugin_rules.engine import Engine
 from linnix_plugin_rules.rulefile import parse_rules, read_rules
 from linnix_plugin_rules.tree import Tree
@@ -61,6 +62,40 @@ def test_a_cooldown_is_that_of_one_process(host):
     host.forks(first, 10)
     alerts = engine(BURST).handle(host.records)
     assert [alert.subject.comm for alert in alerts] == ["first", "second"]
+
+
+@pytest.mark.parametrize("detector", ["fork_burst", "runaway_tree"])
+def test_a_second_storm_from_the_same_shell_has_an_offender_of_its_own(host, detector):
+    shell = host.seen("bash")
+    for name in ("first", "second"):
+        script = host.fork(shell)
+        host.exec(script, name)
+        host.forks(script, 50, every=0.01)
+        host.exit(script)
+        host.wait(4)
+    alerts = engine(BURST.replace("fork_burst", detector)).handle(host.records)
+    assert [alert.subject.comm for alert in alerts] == ["first", "second"]
+
+
+def test_a_storm_that_outgrows_another_is_reported_as_well(host):
+    first, second = host.seen("first"), host.seen("second")
+    host.forks(first, 200, every=0.1)
+    for _ in range(300):
+        host.forks(first, 1)
+        host.forks(second, 9)
+        host.wait(0.1)
+    alerts = engine(BURST).handle(host.records)
+    assert [alert.subject.comm for alert in alerts][:2] == ["first", "second"]
+
+
+def test_what_a_rule_leaves_alone_is_bounded(host, monkeypatch):
+    monkeypatch.setattr(forks_module, "MAX_RESTS", 5)
+    judge = engine(BURST.replace("fork_burst", "runaway_tree"))
+    for n in range(50):
+        host.forks(host.seen(f"p{n}"), 10)
+        host.wait(3)
+    assert len(judge.handle(host.records)) == 50
+    assert len(judge._rules[0].detector._rests) == 5
 
 
 def test_a_cooldown_is_that_of_one_rule(host):

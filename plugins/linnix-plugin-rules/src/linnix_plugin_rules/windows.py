@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import attrs
 
@@ -54,7 +54,8 @@ class ForkWindow:
         self._forkers: deque[Process | None] = deque()
         self._origins: deque[Process | None] = deque()
         self._forks: deque[int] = deque()
-        self._by_origin: dict[Process | None, int] = {}
+        #: Forks by the origin of the tree that they belong to.
+        self.by_origin: dict[Process | None, int] = {}
         self._last: object = self  # the forker of the last entry, if that is of this tick
         self._gone = 0
         #: Forks since the beginning.
@@ -74,12 +75,7 @@ class ForkWindow:
         """Those of them that a tree can be found from: all, unless there are very many."""
         if len(self._ticks) < MAX_ENTRIES:
             return self.total
-        return self.total - self._by_origin.get(None, 0)
-
-    @property
-    def by_origin(self) -> Mapping[Process | None, int]:
-        """Forks by the origin of their trees."""
-        return self._by_origin
+        return self.total - self.by_origin.get(None, 0)
 
     def add(self, now_ns: int, forker: Process | None, origin: Process | None) -> bool:
         """Count one fork, and say whether it is worth a look; time never goes back."""
@@ -90,14 +86,14 @@ class ForkWindow:
             forker = origin = None
         if self._last is forker and self.origin is origin:
             self._forks[-1] += 1
-            self._by_origin[origin] += 1
+            self.by_origin[origin] += 1
         else:
             self._last, self.origin = forker, origin
             self._ticks.append(self._tick)
             self._forkers.append(forker)
             self._origins.append(origin)
             self._forks.append(1)
-            self._by_origin[origin] = self._by_origin.get(origin, 0) + 1
+            self.by_origin[origin] = self.by_origin.get(origin, 0) + 1
         return self.ever - self._gone >= self.limit
 
     def _advance(self, tick: int) -> None:
@@ -105,7 +101,7 @@ class ForkWindow:
         self._tick_ends_ns = (tick + 1) * self._tick_ns
         self._last = self
         oldest = tick - TICKS
-        ticks, by_origin = self._ticks, self._by_origin
+        ticks, by_origin = self._ticks, self.by_origin
         while ticks and ticks[0] <= oldest:
             ticks.popleft()
             self._forkers.popleft()
@@ -117,14 +113,21 @@ class ForkWindow:
             else:
                 del by_origin[origin]
 
+    def main_origin(self) -> Process | None:
+        """The origin that most forks of the heaviest tree go back to: a quick answer."""
+        tree = _heaviest(self.by_origin.items())
+        return None if tree is None else tree.offender
+
     def heaviest_tree(self) -> ForkTree | None:
         """The tree below init that forked most; None if nobody is known to have forked."""
         return _heaviest(zip(self._forkers, self._forks, strict=True))
 
-    def tree_of(self, origin: Process) -> ForkTree | None:
-        """The tree that grew from one process."""
+    def tree_of(self, origin: Process) -> ForkTree:
+        """The tree that grew from a process whose forks are in the window."""
         entries = zip(self._forkers, self._forks, self._origins, strict=True)
-        return _heaviest((forker, forks) for forker, forks, of in entries if of is origin)
+        tree = _heaviest((forker, forks) for forker, forks, of in entries if of is origin)
+        assert tree is not None
+        return tree
 
 
 def _heaviest(entries: Iterable[tuple[Process | None, int]]) -> ForkTree | None:
