@@ -275,7 +275,7 @@ def _why(
 
 
 def _fact_words(fact: Fact, primary: RequestProcess | None) -> str:
-    amount, name, unit = number(fact.value), fact.name, fact.unit
+    amount, name, unit = number(fact.value), fact.name.replace("_", " "), fact.unit
     # A count names its unit already: "212 forks", not "forks 212 forks".
     if unit == name:
         words = f"{amount} {unit}"
