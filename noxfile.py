@@ -32,21 +32,11 @@ def _editable(*paths: str) -> list[str]:
     return [argument for path in paths for argument in ("-e", path)]
 
 
-def _needed_by(name: str) -> list[str]:
-    """The plugins of this repository that a plugin's own tests need beside it."""
-    project = tomllib.loads((ROOT / "plugins" / name / "pyproject.toml").read_text())["project"]
-    wanted = [
-        *project.get("dependencies", []),
-        *project.get("optional-dependencies", {}).get("test", []),
-    ]
-    return [f"plugins/{plugin}" for plugin in PLUGINS if any(w.startswith(plugin) for w in wanted)]
-
-
-def _test_tools_of(name: str) -> list[str]:
-    """What the tests of a plugin need from elsewhere: its extra ``test``."""
-    project = tomllib.loads((ROOT / "plugins" / name / "pyproject.toml").read_text())["project"]
-    extra = project.get("optional-dependencies", {}).get("test", [])
-    return [requirement for requirement in extra if not requirement.startswith("linnix-")]
+def _test_group(name: str) -> list[str]:
+    """What the tests of a plugin need beside it: its dependency group ``test``."""
+    project = tomllib.loads((ROOT / "plugins" / name / "pyproject.toml").read_text())
+    group: list[str] = project.get("dependency-groups", {}).get("test", [])
+    return [requirement for requirement in group if not requirement.startswith("linnix-core")]
 
 
 @nox.session
@@ -76,9 +66,7 @@ def tests(session: nox.Session) -> None:
 def plugin(session: nox.Session, plugin: str) -> None:
     """One plugin alone with the core: proves that it declares what it imports."""
     session.install(
-        *TEST_TOOLS,
-        *_test_tools_of(plugin),
-        *_editable(".", *_needed_by(plugin), f"plugins/{plugin}"),
+        *TEST_TOOLS, *_test_group(plugin), *_editable(".[testing]", f"plugins/{plugin}")
     )
     session.run("pytest", f"plugins/{plugin}", *session.posargs)
 

@@ -55,6 +55,10 @@ def first(line: str, copy: Path) -> None:
 
 
 def main() -> None:
+    # A shell that starts CI in the background has told everyone below to ignore ctrl-C,
+    # which the first line of the README and some tests press. What is caught here is the
+    # default again in whoever is started.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     copy = Path(sys.argv[1])
     lines = commands((copy / "README.md").read_text(encoding="utf-8"))
     if len(lines) != 2:

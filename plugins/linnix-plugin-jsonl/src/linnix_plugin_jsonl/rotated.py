@@ -12,7 +12,7 @@ import attrs
 
 __all__ = ["Rotated", "RotatedFiles"]
 
-_STAMP = re.compile(r"\d{8}T\d{6}\.\d{6}Z", re.ASCII)
+_STAMP = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)\.(\d{6})Z", re.ASCII)
 _FORMAT = "%Y%m%dT%H%M%S.%fZ"
 
 
@@ -65,9 +65,11 @@ class RotatedFiles:
 
 
 def _moment(stamp: str) -> datetime | None:
-    if not _STAMP.fullmatch(stamp):
+    if not (parts := _STAMP.fullmatch(stamp)):
         return None
     try:
-        return datetime.strptime(stamp, _FORMAT).replace(tzinfo=UTC)
+        # Not strptime: that imports a module when first called, which may be out of reach
+        # for an agent that has given up its privileges by then.
+        return datetime(*map(int, parts.groups()), tzinfo=UTC)  # type: ignore[misc,arg-type]
     except ValueError:
         return None
