@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from linnix_core.records import Fact as Fact
     from linnix_core.records import Health as Health
     from linnix_core.records import Incident as Incident
+    from linnix_core.records import IncidentClass as IncidentClass
     from linnix_core.records import Insight as Insight
     from linnix_core.records import Loss as Loss
     from linnix_core.records import Metric as Metric
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from linnix_core.records import Record as Record
     from linnix_core.records import RequestProcess as RequestProcess
     from linnix_core.records import Result as Result
+    from linnix_core.records import Severity as Severity
     from linnix_core.records import Subject as Subject
     from linnix_core.records import SystemSample as SystemSample
     from linnix_core.settings import Duration as Duration
@@ -72,9 +74,9 @@ _MODULES = {
     "processes": "Process ProcessTable ProcessView start_time_ns",
     "records": (
         "CLASSES SEVERITIES Alert AllowedAction Answer CgroupSample Deployment Evidence "
-        "Fact Health Incident Insight Loss Metric ModelSpec Mount Pressure ProcessEvent "
-        "ProcessKey ProcessSample Query ReasonRequest Record RequestProcess Result Subject "
-        "SystemSample"
+        "Fact Health Incident IncidentClass Insight Loss Metric ModelSpec Mount Pressure "
+        "ProcessEvent ProcessKey ProcessSample Query ReasonRequest Record RequestProcess Result "
+        "Severity Subject SystemSample"
     ),
     "settings": "Duration Secret Size",
 }

@@ -317,12 +317,16 @@ class HandlerWorker(_Worker):
         except PluginUnavailable as error:
             self._gone(error)
         except LinnixError as error:
-            self.component.failures += 1
-            if self.component.set_state("degraded", "flush", f"{error}"):
-                self._logger.error("%s: %s", self.component, error, exc_info=_debug_cause(error))
+            self._flush_failed(error)
         else:
             if self.component.status().code == "flush":
                 self._recovered()
+
+    def _flush_failed(self, error: LinnixError) -> None:
+        """Say it once; batches that pass meanwhile do not settle it, the next flush may."""
+        self.component.failures += 1
+        if self.component.set_state("degraded", "flush", f"{error}"):
+            self._logger.error("%s: %s", self.component, error, exc_info=_debug_cause(error))
 
     def counters(self) -> Mapping[str, int]:
         """Records so far: received, handled, dropped, waiting."""

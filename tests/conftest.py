@@ -3,54 +3,32 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from linnix_core.agent import Agent
-from linnix_core.catalog import Catalog, PluginRecord
+from linnix_core.catalog import Catalog
 from linnix_core.config import AgentSettings, ComponentSettings, Reserved
 from linnix_core.plan import Plan
 from linnix_core.plugins import Component, PluginHost
+from linnix_core.testing import distributions
 
 #: Seconds after which something that a test waits for will not happen any more.
 HANG_S = 60.0
 
 
-class GivenEntryPoint(metadata.EntryPoint):
-    """An entry point whose value is given; everything else about it is real."""
-
-    def __init__(self, kind: str, name: str, given: Any) -> None:
-        super().__init__(name=name, value=f"given:{name}", group=f"linnix.{kind}")
-        vars(self).update(given=given)
-
-    def load(self) -> Any:
-        return self.given
-
-
 def catalog_of(plugins: Mapping[str, Any]) -> Catalog:
-    """A catalog of classes by ``kind.name``, each from a distribution of its own."""
-    records = []
-    for path, given in plugins.items():
+    """A catalog of classes by ``kind.name``."""
+    by_kind: dict[str, dict[str, Any]] = {}
+    for path, plugin in plugins.items():
         kind, name = path.split(".")
-        entry_point = GivenEntryPoint(kind, name, given)
-        records.append(
-            PluginRecord(
-                kind=kind,
-                name=name,
-                value=entry_point.value,
-                distribution=f"linnix-plugin-{name}",
-                version="1.0",
-                entry_point=entry_point,
-            )
-        )
-    return Catalog(records)
+        by_kind.setdefault(kind, {})[name] = plugin
+    return distributions.catalog_of(by_kind)
 
 
 class Journal:
@@ -235,42 +213,29 @@ def make_agent(make_host: Callable[..., PluginHost]) -> Iterator[Callable[..., A
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder to install fake distributions into, first on ``sys.path``."""
+def install(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Install distributions into one folder, first on ``sys.path``, and return that.
+
+    ``install("linnix-plugin-x", {"handlers.x": "x:X"}, modules={"x": "class X: …"})``
+    """
     folder = tmp_path / "site-packages"
     folder.mkdir()
-    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
-    known = set(sys.modules)
-    yield folder
-    for name in set(sys.modules) - known:
-        if str(getattr(sys.modules[name], "__file__", "") or "").startswith(str(folder)):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def install(site: Path) -> Callable[..., Path]:
-    """Write a distribution: its metadata, its entry points and its modules."""
 
     def write(
         name: str,
         entry_points: Mapping[str, str],
         *,
         modules: Mapping[str, str] | None = None,
-        version: str = "1.0",
-        requires: Sequence[str] = ("linnix-core>=0.1,<0.2",),
+        requires: Sequence[str] | None = None,
     ) -> Path:
-        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
-        info.mkdir()
-        lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
-        lines += [f"Requires-Dist: {line}" for line in requires]
-        (info / "METADATA").write_text("\n".join(lines) + "\n")
-        sections = []
+        groups: dict[str, dict[str, str]] = {}
         for path, value in entry_points.items():
             kind, _, entry_name = path.partition(".")
-            sections.append(f"[linnix.{kind}]\n{entry_name} = {value}\n")
-        (info / "entry_points.txt").write_text("\n".join(sections))
-        for module, source in (modules or {}).items():
-            (site / f"{module}.py").write_text(source)
-        return site
+            groups.setdefault(f"linnix.{kind}", {})[entry_name] = value
+        files = {f"{module}.py": source for module, source in (modules or {}).items()}
+        return distributions.write_distribution(
+            folder, name, entry_points=groups, modules=files, requires=requires
+        )
 
-    return write
+    with distributions.on_path(folder):
+        yield write

@@ -242,12 +242,19 @@ def test_a_run_ends_when_its_time_is_over_or_when_it_is_asked_to(make_agent, jou
         asker.join(HANG_S)
 
 
-def test_a_run_ends_when_the_last_collector_has_nothing_more(make_agent, journal):
+def test_a_run_ends_when_the_last_collector_has_nothing_more(make_agent, journal, eventually):
     class Lasts:
         @hookimpl
+        def linnix_start(self):
+            running = threading.enumerate
+            assert eventually(lambda: "linnix-collectors.replay" not in {t.name for t in running()})
+
+        @hookimpl
         def linnix_collect(self, sink, stop):
-            journal.wait_for(("notes", "event", 1))
+            go_on.wait(HANG_S)
             sink.emit(fork(2))
+
+    go_on = threading.Event()
 
     agent = make_agent(
         {
@@ -257,6 +264,8 @@ def test_a_run_ends_when_the_last_collector_has_nothing_more(make_agent, journal
         }
     )
     with agent:
+        assert agent.run(0.01) == "the time is over"
+        go_on.set()
         assert agent.run(HANG_S) == "every collector has ended"
         assert {status_of(agent, f"collectors.{n}").code for n in ("replay", "lasts")} == {
             "finished"
@@ -1020,6 +1029,11 @@ def test_what_hangs_at_the_stop_costs_itself_and_the_others_get_all_that_waited(
             self.stop.wait()
             return super().linnix_handle(batch)
 
+        @hookimpl
+        def linnix_flush(self):
+            forever.wait(0.3)  # a slow disk
+            super().linnix_flush()
+
     def answer(request):
         return GOOD if request.incident.class_ == "fork_storm" else None
 
@@ -1050,6 +1064,7 @@ def test_what_hangs_at_the_stop_costs_itself_and_the_others_get_all_that_waited(
     assert story.count(("alert", "forks")) == 2
     assert story.count(("insight", "good")) == 1
     assert story[-2:] == [("flush",), ("stop",)]
+    assert "linnix-handlers.good" not in {thread.name for thread in threading.enumerate()}
     assert status_of(agent, "handlers.good").counters["dropped"] == 0
 
 

@@ -109,11 +109,18 @@ def greet(times):
     click.echo("hello " * times)
 
 
+@click.command()
+def crash():
+    """Fail in a way that nobody foresaw."""
+    raise ValueError("unforeseen")
+
+
 def not_a_command():
     pass
 '''
 
 BROKEN = "raise RuntimeError('the plugin is broken')"
+WHY_BROKEN = "linnix-plugin-broken 1.0 cannot be imported: RuntimeError: the plugin is broken"
 
 
 @pytest.fixture
@@ -130,6 +137,7 @@ def site(tmp_path, linnix_distribution) -> str:
                 "breaks-later": "linnix_good:BreaksLater",
             },
             "linnix.commands": {
+                "crash": "linnix_good:crash",
                 "greet": "linnix_good:greet",
                 "no-command": "linnix_good:not_a_command",
             },
@@ -214,7 +222,7 @@ def test_every_command_has_help_without_anything_on_stderr(linnix, command, flag
     done = linnix(*command.split(), flag)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"Usage: linnix {command}".strip())
-    assert re.search(r"\n\n  [A-Z].*\.", done.stdout), "says what it does"
+    assert re.search(r"\n\n  [A-Z][^.]*\.", done.stdout), "says what it does"
 
 
 def test_the_first_help_names_all_commands_and_where_those_of_plugins_come_from(linnix):
@@ -252,14 +260,13 @@ def test_the_version_is_one_line(linnix, flag):
         ("run --collector", "requires an argument"),
         ("run quiet", "unexpected extra argument"),
         ("plugins show", "Missing argument 'NAME'"),
-        ("--verbos", "No such option '--verbos'. Did you mean '--verbose'?"),
+        ("--debg", "No such option '--debg'. Did you mean '--debug'?"),
     ],
 )
 def test_a_slip_of_the_fingers_is_met_with_what_was_meant(linnix, typed, said):
     done = linnix(*typed.split())
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr
-    assert "Usage: linnix" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -275,9 +282,8 @@ def test_without_a_command_the_help_is_shown(linnix):
 def test_the_list_says_what_each_plugin_is_and_what_stands_against_it(linnix):
     done = linnix("plugins", "list")
     assert (done.returncode, done.stderr) == (0, "")
-    assert row(done, "handlers", "notes").split(None, 4) == [
-        "handlers", "notes", "linnix-plugin-good", "1.0", "available  Good things",
-    ]  # fmt: skip
+    cells = ["handlers", "notes", "linnix-plugin-good 1.0", "available", "Good things"]
+    assert re.split(r"\s{2,}", row(done, "handlers", "notes")) == cells
     assert row(done, "handlers", "other").endswith(
         f"unavailable  linnix-plugin-other 1.0 needs linnix-core >=7; this is {__version__}"
     )
@@ -298,6 +304,7 @@ def test_the_list_is_there_for_programs_too(linnix):
         ("handlers", "no-hooks"),
         ("handlers", "notes"),
         ("handlers", "other"),
+        ("commands", "crash"),
         ("commands", "greet"),
         ("commands", "no-command"),
         ("commands", "wreck"),
@@ -348,11 +355,7 @@ def test_one_plugin_is_shown_to_programs(linnix):
 @pytest.mark.parametrize(
     ("name", "state"),
     [
-        (
-            "broken",
-            "failed: linnix_broken:Handler of linnix-plugin-broken 1.0 cannot be imported: "
-            "RuntimeError: the plugin is broken",
-        ),
+        ("broken", f"failed: linnix_broken:Handler of {WHY_BROKEN}"),
         ("no-hooks", "failed: NoHooks implements no hook of handlers"),
         ("other", "unavailable: linnix-plugin-other 1.0 needs linnix-core >=7"),
     ],
@@ -367,7 +370,7 @@ def test_what_is_wrong_with_a_plugin_is_shown_as_its_state(linnix, name, state):
     ("name", "said", "hint"),
     [
         ("note", "called 'note'; did you mean 'notes'?", ""),
-        ("kafka", "no installed plugin is a handler called 'kafka'", "pip install linnix-plugin-kafka"),
+        ("kafka", "is a handler called 'kafka'", "pip install linnix-plugin-kafka"),
         ("collectors.qiet", "a collector called 'qiet'; did you mean 'quiet'?", ""),
     ],
 )  # fmt: skip
@@ -379,14 +382,13 @@ def test_an_unknown_plugin_is_met_with_the_closest_or_what_to_install(linnix, na
 
 
 def test_without_plugins_the_list_says_how_to_begin(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c",
-         "from linnix_core import catalog, cli\n"
-         "catalog.metadata.distributions = lambda **where: []\n"
-         "cli.main(['plugins', 'list'])"],
-        capture_output=True,
-        text=True,
-    )  # fmt: skip
+    # Nothing less than another environment has none, so the scan is told to find nothing.
+    code = """if True:
+        from linnix_core import catalog, cli
+        catalog.metadata.distributions = lambda **where: []
+        cli.main(["plugins", "list"])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "No plugin is installed. Begin with: pip install linnix\n"
 
 
@@ -402,10 +404,7 @@ def test_a_command_of_a_plugin_runs_like_any_other(linnix):
 def test_a_broken_command_says_why_and_leaves_everything_else_working(linnix):
     done = linnix("wreck")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        "linnix: linnix_broken:command of linnix-plugin-broken 1.0 cannot be imported: "
-        "RuntimeError: the plugin is broken\n"
-    )
+    assert done.stderr == f"linnix: linnix_broken:command of {WHY_BROKEN}\n"
     assert "wreck" in linnix("--help").stdout
     assert linnix("plugins", "list").returncode == 0
     assert linnix("greet").returncode == 0
@@ -506,37 +505,23 @@ def test_a_run_ends_with_the_code_of_its_reason(linnix, arguments, code, said):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_run_that_is_interrupted_ends_in_order(site, environment, tmp_path, number):
-    running = subprocess.Popen(
-        [sys.executable, "-m", "linnix_core", "-v", *RUN, "--collector", "quiet",
-         "--handler", "notes"],
-        env=environment(site) | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{site}"},
+    with subprocess.Popen(
+        [sys.executable, "-m", "linnix_core", "-vv", *RUN, "--collector", "quiet"],
+        env=environment(site),
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
-    )  # fmt: skip
-    try:
-        # It says so once its signals are handled and everything has started.
-        running.send_signal(0)
-        wait_until_started(running.pid)
-        running.send_signal(number)
-        _, errors = running.communicate(timeout=60)
-    finally:
-        running.kill()
-        running.wait()
-    assert running.returncode == 0, errors
-    assert f": {number.name}" in errors
-
-
-def wait_until_started(pid: int) -> None:
-    """Wait for the thread of the collector, which is the last thing that starts."""
-    while True:
-        names = {Path(f"/proc/{pid}/task/{tid}/comm").read_text() for tid in tasks(pid)}
-        if any(name.startswith("linnix-collect") for name in names):
-            return
-
-
-def tasks(pid: int) -> list[str]:
-    return os.listdir(f"/proc/{pid}/task")
+    ) as running:
+        try:
+            # Its signals are handled before anything starts.
+            said = iter(running.stderr.readline, "")
+            assert any("starting collectors.quiet" in line for line in said)
+            running.send_signal(number)
+            rest = "".join(said)
+            assert running.wait(60) == 0, rest
+        finally:
+            running.kill()
+    assert re.search(rf"stopping after [0-9.]+ s: {number.name}", rest)
 
 
 # --- errors -------------------------------------------------------------------------------
@@ -549,6 +534,13 @@ def test_an_error_is_a_sentence_and_debug_shows_where_it_comes_from(linnix):
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "linnix_broken.py" in done.stderr
+
+
+def test_a_bug_of_a_command_is_a_sentence_too(linnix):
+    done = linnix("crash")
+    assert done.returncode == 1
+    assert done.stderr == "linnix: ValueError: unforeseen\n  this is a bug; --debug shows where\n"
+    assert "Traceback" in linnix("--debug", "crash").stderr
 
 
 def test_verbose_says_what_happens(linnix):
@@ -685,7 +677,7 @@ def test_a_full_disk_is_a_sentence(site, environment, tmp_path):
             text=True,
         )
     assert done.returncode == 1
-    assert done.stderr == "linnix: standard output: No space left on device\n"
+    assert done.stderr == "linnix: No space left on device\n"
 
 
 def test_a_table_for_a_pipe_is_not_cut(linnix):

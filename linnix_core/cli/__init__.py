@@ -116,10 +116,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 130
-    except BrokenPipeError:
-        # Whoever read has gone away; nothing is left to be said, not even at exit.
+    except OSError as error:
+        if debug and not isinstance(error, BrokenPipeError):
+            raise
+        # Whoever read has gone away, or a disk is full: nothing is left to be said there, not
+        # even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
+        if not isinstance(error, BrokenPipeError):
+            where = f"{error.filename}: " if error.filename else ""
+            code = _say(LinnixError(f"{where}{error.strerror or error}"))
+    except Exception as error:
+        if debug:
+            raise
+        said = f"{type(error).__name__}: {error}"
+        code = _say(LinnixError(said, hint="this is a bug; --debug shows where"))
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -102,7 +102,7 @@ def show(config: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     import tomli_w
 
     click.echo(f"# from {printable(settings.source)}")
-    click.echo(tomli_w.dumps(document), nl=False)
+    click.echo(_printable_toml(tomli_w.dumps(document)), nl=False)
 
 
 @command.command("init")
@@ -196,6 +196,18 @@ def _commented(
             yield f"{line}    # {words}" if words else line
 
 
+def _printable_toml(text: str) -> str:
+    """The same document: what could steer a terminal stands in texts, as an escape."""
+    return "".join(
+        c
+        if c.isprintable() or c == "\n"
+        else f"\\u{ord(c):04x}"
+        if ord(c) < 2**16
+        else f"\\U{ord(c):08x}"
+        for c in text
+    )
+
+
 def _toml(value: Any) -> str:
     """A value on one line, or nothing where there is none or it needs a table of its own."""
     import tomli_w
@@ -206,6 +218,6 @@ def _toml(value: Any) -> str:
         value = list(value)
     if not isinstance(value, str | int | float | list):
         return ""
-    written: str = tomli_w.dumps({"key": value})
+    written = _printable_toml(tomli_w.dumps({"key": value}))
     # Line breaks stand between the items of a list; those in a text are escaped.
     return re.sub(r"\n\s*", " ", written.removeprefix("key =")).strip()
