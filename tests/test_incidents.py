@@ -54,6 +54,12 @@ def test_the_first_alert_opens_an_incident_that_tells_what_it_says():
     assert incident.closed_ns is None
 
 
+def test_an_incident_belongs_to_the_run_that_its_book_belongs_to():
+    kept = IncidentBook(new_id=lambda: "i1", host="web-01", run_id="r1", boot_id="b1")
+    for incident in (*kept.add(alert()), *kept.view.open(), *kept.close_quiet(QUIET_NS)):
+        assert (incident.host, incident.run_id, incident.boot_id) == ("web-01", "r1", "b1")
+
+
 def test_class_executable_and_cgroup_tell_incidents_apart_and_nothing_else_does():
     one = alert(subject=Subject(ProcessKey("b", 7, 0), "/bin/sh", "sh", "/a"))
     same = alert(

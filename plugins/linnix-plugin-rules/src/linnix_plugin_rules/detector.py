@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 import attrs
 
-from linnix_core import Evidence
-from linnix_core.records import IncidentClass
+from linnix_core import Evidence, IncidentClass
 from linnix_plugin_rules.tree import Process
 
 __all__ = ["Detector", "Finding", "key", "number", "positive_number", "seconds", "whole_number"]

@@ -7,8 +7,16 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 import attrs
 
-from linnix_core import Alert, ProcessEvent, ProcessSample, Record, Subject, SystemSample
-from linnix_core.records import IncidentClass, Severity
+from linnix_core import (
+    Alert,
+    IncidentClass,
+    ProcessEvent,
+    ProcessSample,
+    Record,
+    Severity,
+    Subject,
+    SystemSample,
+)
 from linnix_plugin_rules.detector import Detector, Finding
 from linnix_plugin_rules.forks import NEVER, ForkDetector
 from linnix_plugin_rules.rounds import Round, RoundDetector
