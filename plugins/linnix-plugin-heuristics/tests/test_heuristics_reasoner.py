@@ -1,6 +1,5 @@
 """What heuristics answers: the alerts' own class, their subject and their evidence."""
 
-import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,13 +26,17 @@ def reasoner(linnix_context):
 
 
 def request(**changes):
+    of_incident = {
+        "class_": "fork_storm",
+        "subject": Subject(key=OFFENDER, exe="/usr/bin/bash", comm="bash"),
+        "rules": ("fork_storm",),
+    }
+    of_incident.update({k: changes.pop(k) for k in list(changes) if k in of_incident})
     incident = Incident(
         fingerprint="f",
         severity="high",
         summary="fork burst: 400 forks in 5 s by bash (pid 4412)",
-        class_="fork_storm",
-        subject=Subject(key=OFFENDER, exe="/usr/bin/bash", comm="bash"),
-        rules=("fork_storm",),
+        **of_incident,
     )
     parts = {
         "facts": tuple(
@@ -55,8 +58,7 @@ def request(**changes):
         ),
         "actions": tuple(AllowedAction(f"a{n}", f"action {n}") for n in range(1, 6)),
     }
-    of_incident = {k: changes.pop(k) for k in ("class_", "rules", "subject") if k in changes}
-    return ReasonRequest(incident=attrs.evolve(incident, **of_incident), **{**parts, **changes})
+    return ReasonRequest(incident=incident, **{**parts, **changes})
 
 
 @pytest.mark.parametrize("class_", CLASSES)
