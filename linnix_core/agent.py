@@ -112,7 +112,6 @@ class Agent:
         self._collectors: list[CollectorWorker] = []
         self._enrichers: list[Component] = []
         self._health_due = 0.0
-        self._shown: dict[str, tuple[str, str, str]] = {}
         self._incident_count = 0
         self._running = False
         self.incidents = self._incidents.view
