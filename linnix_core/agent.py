@@ -403,6 +403,8 @@ class Agent:
             else:
                 if component.status().code == "enrich":
                     component.set_state("running")
+        if self._enrichers:
+            self.processes.take_labels(batch)
 
     def _query(self, question: Query) -> Result | None:
         answer = self.host.first("linnix_query", QUERY_BUDGET_S, query=question)

@@ -133,6 +133,16 @@ class ProcessTable:
                     if process is not None:
                         process.sample = record
 
+    def take_labels(self, records: Iterable[Any]) -> None:
+        """Keep the labels that records of processes got after `update` had seen them."""
+        with self._lock:
+            for record in records:
+                if type(record) in (ProcessEvent, ProcessSample) and record.labels:
+                    key = (record.boot_id, record.pid, record.start_ns)
+                    process = self._live.get(key) or self._dead.get(key)
+                    if process is not None:
+                        process.labels = record.labels
+
     def _apply(self, event: ProcessEvent) -> None:
         self._resolve_parent(event)
         key = (event.boot_id, event.pid, event.start_ns)

@@ -740,6 +740,8 @@ def test_enrichment_comes_before_the_handlers_within_its_budget(
         ("handled", 2, None),
         ("handled", 3, None),
     ]
+    # Who looks a process up finds its labels too.
+    assert [process.labels for process in agent.processes.view] == [{"pod": "web"}, None, None]
 
 
 # --- stopping -------------------------------------------------------------------------
