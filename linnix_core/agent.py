@@ -369,12 +369,14 @@ class Agent:
             for component in self.host.implementing("linnix_health"):
                 self._ask_health(component)
         for component in self.host.components:
+            if not component.required:
+                continue
             status = component.status()
-            if component.kind == "handlers" and status.code == "finished" and component.required:
+            if component.kind == "handlers" and status.code == "finished":
                 self.request_stop(status.reason)
-            if component.required and component.state in ("failed", "unavailable"):
+            if status.state in ("failed", "unavailable"):
                 raise RequiredComponentFailed(
-                    f"{component} is required and {component.state}: {component.status().reason}"
+                    f"{component} is required and {status.state}: {status.reason}"
                 )
 
     @staticmethod
