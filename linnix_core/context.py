@@ -70,7 +70,17 @@ class Sink(Protocol):
         ...
 
     def lost(self, why: str, count: int = 1) -> None:
-        """Count records that never came to be: ``ring_full``, ``throttled`` …"""
+        """Count records that never came to be: ``unreadable``, ``truncated`` …"""
+        ...
+
+    def balance(self, emitted: int, received: int, lost: Mapping[str, int]) -> None:
+        """State the account of a source that counts for itself, since it began.
+
+        Of ``emitted`` records, ``received`` were handed to this sink before the call and
+        the others are in ``lost`` by reason (``ring_full``, ``throttled`` …), so that
+        ``emitted == received + sum(lost.values())``. What is stated here is not counted
+        with `lost`. A `Loss` record of each window shows it, also where nothing was lost.
+        """
         ...
 
 

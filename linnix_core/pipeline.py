@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from linnix_core.context import Clock
     from linnix_core.processes import ProcessTable
 
-__all__ = ["MAX_NOTICES", "BoundedQueue", "Counts", "Item", "Pipeline", "Stamp"]
+__all__ = ["MAX_NOTICES", "Balance", "BoundedQueue", "Counts", "Item", "Pipeline", "Stamp"]
 
 #: Notices (alerts, incidents, insights) that may wait for one handler. They are never
 #: dropped to make room; a handler that leaves this many lying is not working.
@@ -45,11 +45,21 @@ class Counts:
     dropped: Mapping[str, int] = attrs.field(factory=dict)
     #: Of the received, those that were lost before they came here (`BoundedQueue.count_lost`).
     announced: int = 0
+    balance: Balance | None = None
 
     @property
     def lost(self) -> int:
         """All that did not get through, whatever the reason."""
         return sum(self.dropped.values())
+
+
+@attrs.frozen
+class Balance:
+    """What the source behind a queue says of its own records; see `linnix_core.Sink`."""
+
+    emitted: int
+    received: int
+    lost: Mapping[str, int]
 
 
 @attrs.frozen
@@ -80,6 +90,7 @@ class BoundedQueue:
         self._received = self._handled = self._waiting = self._taken = 0
         self._notices = self._notices_taken = self._announced = 0
         self._dropped: dict[str, int] = {}
+        self._balance: Balance | None = None
 
     def put(self, records: Sequence[Record], hook: str = "linnix_handle") -> None:
         """Add a batch, or deal with its not fitting."""
@@ -180,9 +191,21 @@ class BoundedQueue:
     def count_lost(self, why: str, count: int) -> None:
         """Count records that were lost before they got here, as received and dropped."""
         with self._changed:
-            self._received += count
-            self._announced += count
-            self._count_dropped(why, count)
+            self._announce(why, count)
+
+    def set_balance(self, balance: Balance) -> None:
+        """Take what the source counted, and count what it lost since it last said so."""
+        with self._changed:
+            before = {} if self._balance is None else self._balance.lost
+            for why, total in balance.lost.items():
+                if total > before.get(why, 0):
+                    self._announce(why, total - before.get(why, 0))
+            self._balance = balance
+
+    def _announce(self, why: str, count: int) -> None:
+        self._received += count
+        self._announced += count
+        self._count_dropped(why, count)
 
     def _count_dropped(self, why: str, count: int) -> None:
         self._dropped[why] = self._dropped.get(why, 0) + count
@@ -196,6 +219,7 @@ class BoundedQueue:
                 self._waiting + self._taken,
                 dict(self._dropped),
                 self._announced,
+                self._balance,
             )
 
     @property
@@ -384,22 +408,28 @@ class Pipeline:
             sink.queue.put(batch)
 
     def _publish_losses(self) -> None:
-        """One cumulative record for each reason whose count has moved in this window."""
+        """One cumulative record for each reason whose count has moved in this window.
+
+        A source that counts for itself has one of each of its reasons in every window in
+        which it made anything: that nothing was lost is worth a record.
+        """
         now = self._clock.monotonic()
         window_ns = int((now - self._window_began) * 1e9)
         self._window_began = now
         losses: list[Record] = []
         for side in (*self._sources, *self._sinks):
             counts = side.queue.counts()
+            stated = counts.balance
+            made = stated is not None and self._moved(side, "", stated.emitted)
             for why, total in counts.dropped.items():
-                before = self._published.get((side.component, why), 0)
-                if total != before:
-                    self._published[side.component, why] = total
+                if stated is not None and why in stated.lost:
+                    continue
+                if lost := self._moved(side, why, total):
                     losses.append(
                         Loss(
                             component=side.component,
                             why=why,
-                            lost=total - before,
+                            lost=lost,
                             lost_total=total,
                             window_ns=window_ns,
                             # What the source made, whether or not it could hand it over.
@@ -410,6 +440,27 @@ class Pipeline:
                             queued=counts.queued,
                         )
                     )
+            if stated is None or not made:
+                continue
+            losses += [
+                Loss(
+                    component=side.component,
+                    why=why,
+                    lost=self._moved(side, why, total),
+                    lost_total=total,
+                    window_ns=window_ns,
+                    emitted=stated.emitted,
+                    received=stated.received,
+                    dropped=sum(stated.lost.values()),
+                )
+                for why, total in stated.lost.items()
+            ]
         if losses:
             self._stamp.records(losses, len(losses))
             self._publish(losses)
+
+    def _moved(self, side: _Source, counter: str, total: int) -> int:
+        """By how much a counter has grown since it was last asked for."""
+        before = self._published.get((side.component, counter), 0)
+        self._published[side.component, counter] = total
+        return total - before

@@ -258,9 +258,12 @@ class Loss:
     everything since the run began. The counters beside it were read in the same
     instant, since the run began, where the component has them, and balance exactly:
 
-    * ``emitted = received + lost in the ring + throttled`` for a collector;
-    * ``received = handled + dropped + queued`` for a handler, where ``dropped`` sums
-      every reason.
+    * ``emitted = received + dropped`` for a source that counts for itself, such as the
+      programs in the kernel: ``dropped`` sums what the ring had no room for and what was
+      throttled. It has a record in every window in which it made anything, with ``lost``
+      0 where nothing was lost;
+    * ``received = handled + dropped + queued`` for a queue, where ``dropped`` sums every
+      reason.
     """
 
     component: str

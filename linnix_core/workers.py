@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from linnix_core.errors import LinnixError, PluginUnavailable, RecordsLost
-from linnix_core.pipeline import BoundedQueue, Item
+from linnix_core.pipeline import Balance, BoundedQueue, Item
 from linnix_core.plugins import Component
 from linnix_core.records import Record
 
@@ -143,6 +143,9 @@ class CollectorSink:
     def lost(self, why: str, count: int = 1) -> None:
         if count > 0:
             self._queue.count_lost(why, count)
+
+    def balance(self, emitted: int, received: int, lost: Mapping[str, int]) -> None:
+        self._queue.set_balance(Balance(emitted, received, dict(lost)))
 
 
 class CollectorWorker(_Worker):

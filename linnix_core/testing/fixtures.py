@@ -131,6 +131,8 @@ def _running(
     agent: Mapping[str, Any] | None = None,
     records: Sequence[Record] = (),
 ) -> Iterator[Agent]:
+    import attrs
+
     from linnix_core.agent import Agent
     from linnix_core.config import read
     from linnix_core.plan import Plan
@@ -154,7 +156,9 @@ def _running(
         start_timeout_s=settings.agent.start_timeout_s,
     )
     plan = Plan(components=settings.components)
-    with Agent(plan, host, settings=settings.agent, hostname="testhost") as running:
+    # As root, the process to become another user would be that of all the tests.
+    kept = attrs.evolve(settings.agent, drop_privileges=False)
+    with Agent(plan, host, settings=kept, hostname="testhost") as running:
         if feeding and not source.collected.wait(_PATIENCE_S):
             raise TimeoutError("the records that were given have not been collected")
         yield running

@@ -297,9 +297,7 @@ class _Host:
                     10 * SECOND_NS,
                     emitted=self.events + self.lost,
                     received=self.events,
-                    handled=self.events,
-                    dropped=0,
-                    queued=0,
+                    dropped=self.lost,
                 )
             )
 

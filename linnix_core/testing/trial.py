@@ -152,6 +152,7 @@ class Sink:
     def __init__(self) -> None:
         self.records: list[Any] = []
         self.losses: list[tuple[Any, Any]] = []
+        self.account: tuple[Any, Any, dict[Any, Any]] | None = None
         self.first = threading.Event()
         self.closed = False
         self.late = threading.Event()
@@ -168,6 +169,13 @@ class Sink:
     def lost(self, why: Any, count: Any = 1) -> None:
         """Keep what it was told, whatever that is."""
         self.losses.append((why, count))
+
+    def balance(self, emitted: Any, received: Any, lost: Any) -> None:
+        """Keep the latest account, which has to balance."""
+        assert emitted == received + sum(lost.values()), (
+            f"emitted {emitted} is not received {received} and lost {dict(lost)}"
+        )
+        self.account = (emitted, received, dict(lost))
 
 
 def find_entry_point(kind: Kind, cls: Any) -> metadata.EntryPoint | None:

@@ -1,6 +1,21 @@
-"""Processes by polling: what lives is read every few seconds, and two polls are compared."""
+"""Processes by polling: what lives is read every few seconds, and two polls are compared.
+
+The readers are a library for collectors that get their events from elsewhere and read
+/proc beside them.
+"""
 
 from linnix_plugin_psutil.__about__ import __version__
 from linnix_plugin_psutil.collector import PsutilCollector, PsutilConfig
+from linnix_plugin_psutil.linux import LinuxReader, cgroup_path
+from linnix_plugin_psutil.system import SystemReader
+from linnix_plugin_psutil.tree import ProcessTree
 
-__all__ = ["PsutilCollector", "PsutilConfig", "__version__"]
+__all__ = [
+    "LinuxReader",
+    "ProcessTree",
+    "PsutilCollector",
+    "PsutilConfig",
+    "SystemReader",
+    "__version__",
+    "cgroup_path",
+]

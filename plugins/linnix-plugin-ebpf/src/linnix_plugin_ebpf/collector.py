@@ -1,0 +1,340 @@
+"""The collector: loads the programs, reads the ring, takes snapshots, and gives account."""
+
+from __future__ import annotations
+
+import math
+import select
+import time
+from collections.abc import Mapping
+from threading import Event
+from typing import Any
+
+import attrs
+
+from linnix_core import (
+    Context,
+    Duration,
+    Health,
+    PluginUnavailable,
+    Record,
+    Sink,
+    Size,
+    hookimpl,
+)
+from linnix_plugin_ebpf import requirements
+from linnix_plugin_ebpf.balance import cut
+from linnix_plugin_ebpf.cgroups import CgroupPaths
+from linnix_plugin_ebpf.events import Decoder, boot_offset_ns
+from linnix_plugin_ebpf.libbpf import BpfError, Libbpf, LibbpfMissing
+from linnix_plugin_ebpf.programs import SNAPSHOT, ObjectChanged, Programs, Totals, read_object
+from linnix_plugin_ebpf.snapshots import KernelSnapshots, ProcSnapshots, Snapshots, seen_now
+from linnix_plugin_psutil import SystemReader
+
+__all__ = ["EbpfCollector", "EbpfConfig"]
+
+#: Records that are decoded and handed over together.
+CHUNK = 2048
+
+#: Seconds between two looks into the ring while it fills: many records for one look.
+LOOK_EVERY_S = 0.005
+
+#: Seconds to sleep at most when nothing comes; a stop is noticed after that.
+SLEEP_S = 0.2
+
+#: Seconds between two accounts.
+ACCOUNT_EVERY_S = 1.0
+
+#: Seconds for the programs that had begun to run when they were detached.
+DRAIN_S = 1.0
+
+
+def _ring_size(instance: object, attribute: attrs.Attribute[Any], value: int) -> None:
+    if not 4096 <= value <= 1 << 30:
+        raise ValueError(f"{attribute.name} must be between 4KiB and 1GiB")
+
+
+def _not_negative(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{attribute.name} must not be negative")
+
+
+@attrs.frozen
+class EbpfConfig:
+    """How much may wait, how much one group may say, and how often everyone is measured."""
+
+    ring_size: Size = attrs.field(
+        default=Size(4 << 20),
+        validator=_ring_size,
+        metadata={"help": "events that may wait in the kernel; becomes a power of two"},
+    )
+    cgroup_rate: int = attrs.field(
+        default=50_000,
+        validator=_not_negative,
+        metadata={"help": "events per second of one cgroup, more are throttled; 0: no limit"},
+    )
+    snapshot_interval: Duration = attrs.field(
+        default=Duration(1.0),
+        validator=_not_negative,
+        metadata={"help": "between two measurements of every process; 0: none"},
+    )
+
+
+@attrs.frozen
+class _Account:
+    """What was stated last: see `linnix_core.Sink.balance`."""
+
+    emitted: int = 0
+    received: int = 0
+    lost: Mapping[str, int] = attrs.field(factory=dict)
+
+    @property
+    def balances(self) -> bool:
+        return self.emitted == self.received + sum(self.lost.values())
+
+
+class EbpfCollector:
+    """Follow every fork, exec and exit through eBPF, and measure every process."""
+
+    Config = EbpfConfig
+
+    def __init__(self, config: EbpfConfig, context: Context) -> None:
+        self._config = config
+        self._log = context.logger
+        self._programs: Programs | None = None
+        self._seen: list[Record] = []
+        self._received = 0
+        self._accounted: Totals | None = None
+        self._given = _Account()
+        self._lost_at_snapshot = 0
+        self._lost_at_health: dict[str, int] = {}
+        self._proc_only = ""
+
+    # --- starting and stopping ----------------------------------------------------------
+
+    @hookimpl
+    def linnix_start(self) -> None:
+        """Load and attach, and find out who is there already."""
+        requirements.check()
+        try:
+            programs = Programs(Libbpf(), read_object(), ring_size=self._config.ring_size)
+        except LibbpfMissing as error:
+            raise PluginUnavailable(
+                f"libbpf is missing: {error}",
+                hint="apt install libbpf1, dnf install libbpf, or apk add libbpf",
+            ) from error
+        except ObjectChanged as error:
+            raise PluginUnavailable(
+                str(error), hint="pip install --force-reinstall linnix-plugin-ebpf"
+            ) from error
+        except BpfError as error:
+            self._log.debug("%s", "\n".join(error.log))
+            raise PluginUnavailable(
+                f"the programs cannot be loaded: {error}",
+                hint="linnix -v doctor shows what the kernel said",
+            ) from error
+        self._programs = programs
+        self._cgroups = CgroupPaths(programs.v1_subsystems)
+        self._decoder = Decoder(self._cgroups)
+        rate = self._config.cgroup_rate
+        programs.configure(
+            cost_ns=1_000_000_000 // rate if rate else 0,
+            burst_ns=1_000_000_000,
+            v1_subsystem=self._cgroups.subsystem,
+            v1_hierarchy=self._cgroups.hierarchy,
+        )
+        self._epoll = select.epoll()
+        self._epoll.register(programs.ring_fd, select.EPOLLIN)
+        try:
+            programs.attach()
+        except BpfError as error:
+            raise PluginUnavailable(f"the programs cannot be attached: {error}") from error
+        # Who was there before is looked for after that, so that nobody falls in between.
+        self._seen = seen_now()
+        self._snapshots = self._choose_snapshots(programs)
+        self._system = SystemReader()
+
+    def _choose_snapshots(self, programs: Programs) -> Snapshots:
+        if programs.snapshots:
+            try:
+                return KernelSnapshots(programs, self._cgroups, self._decoder.alive)
+            except (BpfError, OSError) as error:
+                self._proc_only = str(error)
+        else:
+            self._proc_only = "the kernel refused the program"
+        return ProcSnapshots()
+
+    @hookimpl
+    def linnix_stop(self) -> None:
+        """Give everything back to the kernel."""
+        programs, self._programs = self._programs, None
+        if programs is not None:
+            self._epoll.close()
+            programs.close()
+
+    # --- collecting -----------------------------------------------------------------------
+
+    @hookimpl
+    def linnix_collect(self, sink: Sink, stop: Event) -> None:
+        """Read until the stop; then detach, read what is left, and give the last account."""
+        programs = self._programs
+        assert programs is not None
+        seen, self._seen = self._seen, []
+        sink.emit_many(seen)
+        account_due = snapshot_due = time.monotonic()
+        while not stop.is_set():
+            came = self._drain(programs, sink)
+            now = time.monotonic()
+            if now >= account_due and self._account(programs, sink):
+                account_due = now + ACCOUNT_EVERY_S
+            if self._config.snapshot_interval and now >= snapshot_due:
+                self._snapshot(programs, sink)
+                # Keep the beat, but do not make up for beats that were missed.
+                snapshot_due = max(snapshot_due + self._config.snapshot_interval, now)
+            if came:
+                stop.wait(LOOK_EVERY_S)
+            else:
+                due = min(account_due, snapshot_due) if self._config.snapshot_interval else math.inf
+                self._sleep(programs, min(max(due - now, 0.0), SLEEP_S))
+        self._finish(programs, sink)
+
+    def _drain(
+        self,
+        programs: Programs,
+        sink: Sink,
+        *,
+        until: int | None = None,
+        into: list[Record] | None = None,
+    ) -> int:
+        """Hand over what is in the ring by now; how many events that were."""
+        ring, decoder = programs.ring, self._decoder
+        until = ring.produced if until is None else until
+        offset_ns = boot_offset_ns()
+        before = self._received
+        while True:
+            offsets, position = ring.next_records(CHUNK, until)
+            if position == ring.consumed:
+                return self._received - before
+            events = decoder.decode(ring.data, offsets, offset_ns)
+            # The kernel may have the room again, before the sink makes anybody wait.
+            ring.release(position)
+            self._received += len(events)
+            sink.emit_many(events)
+            if into is not None:
+                into += events
+
+    def _sleep(self, programs: Programs, timeout_s: float) -> None:
+        programs.sleeping(True)
+        # What came before the programs could know of it would wake nobody.
+        if programs.ring.produced == programs.ring.consumed:
+            self._epoll.poll(timeout_s)
+        programs.sleeping(False)
+
+    def _account(self, programs: Programs, sink: Sink) -> bool:
+        """State what was emitted and what became of it; False if there was no quiet instant."""
+        now = cut(programs)
+        if now is None:
+            return False
+        if now.totals == self._accounted:
+            return True
+        self._drain(programs, sink, until=now.position)
+        if programs.ring.consumed < now.position:
+            return False  # another record, not an event, is being written
+        self._accounted = now.totals
+        missed = self._missed(programs)
+        lost = {
+            "ring_full": now.totals.ring_full,
+            "throttled": now.totals.throttled,
+            "missed": missed,
+        }
+        if unidentified := self._decoder.unidentified:
+            lost["unidentified"] = unidentified
+        emitted = now.totals.begun + missed
+        sink.balance(emitted, self._received, lost)
+        self._given = _Account(emitted, self._received, lost)
+        return True
+
+    @staticmethod
+    def _missed(programs: Programs) -> int:
+        try:
+            return programs.missed()
+        except BpfError:
+            return 0  # without capabilities old kernels do not tell
+
+    def _snapshot(self, programs: Programs, sink: Sink) -> None:
+        total = sum(self._given.lost.values())
+        lost, self._lost_at_snapshot = total > self._lost_at_snapshot, total
+        moment = time.monotonic()
+
+        def drain() -> list[Record]:
+            came: list[Record] = []
+            self._drain(programs, sink, into=came)
+            return came
+
+        try:
+            records = self._snapshots.take(lost, drain)
+        except (BpfError, OSError) as error:
+            # Kernels before 5.19 may refuse an iterator once the capabilities are dropped.
+            self._proc_only = str(error)
+            self._snapshots = ProcSnapshots()
+            return
+        ts_ns = records[-1].ts_ns if records else time.time_ns()
+        records.append(self._system.sample(ts_ns, moment, self._snapshots.count))
+        sink.emit_many(records)
+
+    def _finish(self, programs: Programs, sink: Sink) -> None:
+        programs.detach()
+        deadline = time.monotonic() + DRAIN_S
+        while True:
+            self._drain(programs, sink)
+            if self._account(programs, sink) or time.monotonic() > deadline:
+                return
+            time.sleep(LOOK_EVERY_S)
+
+    # --- what it says of itself -----------------------------------------------------------
+
+    @hookimpl
+    def linnix_health(self) -> Health:
+        """Degraded while events are lost; the limits are what this kernel does not offer."""
+        programs, given = self._programs, self._given
+        if programs is None:
+            return Health()
+        limits = requirements.limits()
+        if self._proc_only:
+            limits.append(f"processes are measured through /proc: {self._proc_only}")
+        limits += [
+            f"the kernel refused the program {name}"
+            for name in programs.without
+            if name != SNAPSHOT
+        ]
+        before, self._lost_at_health = self._lost_at_health, dict(given.lost)
+        reasons = [
+            _SAID[why].format(count=count)
+            for why, total in given.lost.items()
+            if (count := total - before.get(why, 0)) > 0
+        ]
+        if given.lost.get("throttled", 0) > before.get("throttled", 0):
+            reasons += self._loudest(programs)
+        if not given.balances:
+            reasons.append(
+                f"the account does not balance: of {given.emitted} events {given.received} "
+                f"came and {sum(given.lost.values())} were lost"
+            )
+        if reasons:
+            return Health("degraded", "; ".join(reasons), tuple(limits))
+        return Health(limits=tuple(limits))
+
+    def _loudest(self, programs: Programs) -> list[str]:
+        groups = programs.throttled_groups()
+        if not groups:
+            return []
+        loudest = max(groups, key=lambda group: groups[group])
+        return [f"most of cgroup {self._cgroups.get(loudest) or loudest}"]
+
+
+#: What each reason means for whoever reads it.
+_SAID = {
+    "ring_full": "{count} events were lost because the ring was full (a larger ring_size helps)",
+    "throttled": "{count} events were throttled (cgroup_rate)",
+    "missed": "{count} events met a program that was running already",
+    "unidentified": "{count} victims of the OOM killer were not known",
+}

@@ -1,0 +1,155 @@
+"""All processes at once, every second: by the kernel in one read, or from /proc.
+
+Both tell what each process used since the last time. After events were lost they also
+find out who came and went unseen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Protocol
+
+from linnix_core import ProcessEvent, Record, start_time_ns
+from linnix_plugin_ebpf.cgroups import CgroupPaths
+from linnix_plugin_ebpf.events import comm_of
+from linnix_plugin_ebpf.programs import Programs
+from linnix_plugin_ebpf.samples import Sampler, processes_of
+from linnix_plugin_ebpf.wire import Thread
+from linnix_plugin_psutil import LinuxReader, ProcessTree
+
+__all__ = ["KernelSnapshots", "ProcSnapshots", "Snapshots", "seen_now"]
+
+_ENDED = 0x30  # EXIT_DEAD and EXIT_ZOMBIE: its exit was told already
+
+
+class Snapshots(Protocol):
+    """A way to see every process at once."""
+
+    #: How many processes there were the last time.
+    count: int
+
+    def take(self, lost: bool, drain: Callable[[], Collection[Record]]) -> list[Record]:
+        """Samples, and after a loss the events that make up for it.
+
+        ``drain`` reads the ring and returns what came since; it is called where the
+        comparison needs it.
+        """
+        ...
+
+
+class KernelSnapshots:
+    """From the kernel's iterator over tasks. ``alive`` is who the ring says is alive."""
+
+    def __init__(self, programs: Programs, cgroups: CgroupPaths, alive: dict[int, int]) -> None:
+        self._programs = programs
+        self._cgroups = cgroups
+        self._alive = alive
+        self._sampler = Sampler(cgroups.get)
+        self._reader = LinuxReader()
+        self.count = 0
+        for thread in processes_of(programs.snapshot()).values():
+            if not thread.state & _ENDED:
+                alive.setdefault(thread.pid, thread.start_ns)
+
+    def take(self, lost: bool, drain: Callable[[], Collection[Record]]) -> list[Record]:
+        """See `Snapshots`."""
+        known = dict(self._alive) if lost else {}
+        ts_ns, taken_ns = time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        processes = processes_of(self._programs.snapshot())
+        self.count = len(processes)
+        made: list[Record] = []
+        if lost:
+            told = {
+                (event.pid, event.start_ns)
+                for event in drain()
+                if isinstance(event, ProcessEvent) and event.kind in ("fork", "exit")
+            }
+            made += self._gone(known, processes, told, ts_ns, taken_ns)
+            made += self._come(known, processes, told, ts_ns)
+        made += self._sampler.samples(processes.values(), ts_ns, taken_ns)
+        return made
+
+    def _gone(
+        self,
+        known: dict[int, int],
+        processes: dict[int, Thread],
+        told: set[tuple[int, int]],
+        ts_ns: int,
+        taken_ns: int,
+    ) -> Iterator[ProcessEvent]:
+        """Exits that nobody told."""
+        for pid, began_ns in known.items():
+            thread = processes.get(pid)
+            start_ns = start_time_ns(began_ns)
+            if (thread is not None and thread.start_ns == began_ns) or (pid, start_ns) in told:
+                continue
+            if self._alive.get(pid) == began_ns:
+                del self._alive[pid]
+            yield ProcessEvent(
+                "exit",
+                pid,
+                start_ns,
+                source="polled",
+                duration_ns=max(taken_ns - began_ns, 0),
+                ts_ns=ts_ns,
+            )
+
+    def _come(
+        self,
+        known: dict[int, int],
+        processes: dict[int, Thread],
+        told: set[tuple[int, int]],
+        ts_ns: int,
+    ) -> Iterator[ProcessEvent]:
+        """Processes whose fork nobody told; what they run is read from /proc."""
+        for pid, thread in processes.items():
+            start_ns = start_time_ns(thread.start_ns)
+            if known.get(pid) == thread.start_ns or (pid, start_ns) in told:
+                continue
+            if thread.state & _ENDED:
+                continue
+            self._alive[pid] = thread.start_ns
+            yield self._seen(thread, start_ns, ts_ns)
+
+    def _seen(self, thread: Thread, start_ns: int, ts_ns: int) -> ProcessEvent:
+        event = ProcessEvent(
+            "seen",
+            thread.pid,
+            start_ns,
+            thread.ppid,
+            start_time_ns(thread.parent_start_ns),
+            thread.uid,
+            thread.gid,
+            comm_of(thread.comm),
+            cgroup=self._cgroups.get(thread.cgroup),
+            source="polled",
+            ts_ns=ts_ns,
+        )
+        reading = self._reader.read(thread.pid)
+        if reading is not None and reading.start_ns == start_ns:
+            image = self._reader.describe(reading)
+            event.exe, event.args, event.cwd = image.exe, image.args, image.cwd
+            event.truncated = image.truncated
+        return event
+
+
+class ProcSnapshots:
+    """From /proc, process by process: where the kernel's iterator cannot be used."""
+
+    def __init__(self) -> None:
+        self._tree = ProcessTree(LinuxReader(), io=True, fds=False)
+        self._tree.poll(time.time_ns(), time.monotonic())
+        self.count = self._tree.count
+
+    def take(self, lost: bool, drain: Callable[[], Collection[Record]]) -> list[Record]:
+        """See `Snapshots`. What the kernel told as well is told twice after a loss."""
+        found = self._tree.poll(time.time_ns(), time.monotonic())
+        self.count = self._tree.count
+        return [record for record in found if lost or record.type == "sample"]
+
+
+def seen_now() -> list[Record]:
+    """Everyone who is running now, with what /proc tells while there is the right to read it."""
+    tree = ProcessTree(LinuxReader(), io=False, fds=False)
+    return [r for r in tree.poll(time.time_ns(), time.monotonic()) if r.type == "event"]
