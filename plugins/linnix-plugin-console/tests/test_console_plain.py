@@ -54,6 +54,7 @@ class Status:
     code: str = ""
     reason: str = ""
     hint: str | None = None
+    limits: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -263,6 +264,20 @@ def test_a_component_is_a_line_when_its_state_changes_and_when_it_recovers(plain
     assert run.after(1) == []
     run.components[-1] = Status("handlers.http")
     assert run.after(1) == ["22:13:23 COMPONENT handlers.http running"]
+
+
+def test_what_a_collector_cannot_see_is_said_once_it_follows(plain: Any) -> None:
+    run = plain()
+    blind = Status("collectors.psutil", limits=("exit codes are not known", "\x1b[2Jbrief lives"))
+    run.components[:] = [blind]
+    assert run.after(1) == []
+    run.batch(seen(1))
+    assert run.after(1)[1:] == [
+        "22:13:22 BLIND SPOT collectors.psutil: exit codes are not known",
+        r"22:13:22 BLIND SPOT collectors.psutil: \x1b[2Jbrief lives",
+    ]
+    run.components[:] = [attrs.evolve(blind, limits=("another count of the same",))]
+    assert run.after(1) == []
 
 
 def test_components_that_stop_because_the_run_ends_are_no_news(plain: Any) -> None:

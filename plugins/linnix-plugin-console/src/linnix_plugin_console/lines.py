@@ -16,6 +16,7 @@ __all__ = [
     "incident_line",
     "incident_name",
     "insight_line",
+    "limit_line",
     "loss_line",
     "rate",
     "span",
@@ -157,6 +158,11 @@ def component_line(ts_ns: int, status: Status) -> str:
         f"{clock_time(ts_ns)} COMPONENT {printable(status.component)} {status.state}"
         f"{state_reason(status)}"
     )
+
+
+def limit_line(ts_ns: int, status: Status, limit: str) -> str:
+    """``10:15:30 BLIND SPOT collectors.psutil: exit codes are not known``."""
+    return f"{clock_time(ts_ns)} BLIND SPOT {printable(status.component)}: {printable(limit)}"
 
 
 def state_reason(status: Status) -> str:

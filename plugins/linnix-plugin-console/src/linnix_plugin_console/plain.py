@@ -15,6 +15,7 @@ from linnix_plugin_console.lines import (
     event_line,
     incident_line,
     insight_line,
+    limit_line,
     loss_line,
     rate,
 )
@@ -41,6 +42,7 @@ class PlainDisplay:
         self._writer = LineWriter(stream)
         self._following = False
         self._states: dict[str, tuple[str, str]] = {}
+        self._limited: set[str] = set()
         self._summed_s = context.clock.monotonic()
         self._rates = Rates(config.summary, self._summed_s)
 
@@ -78,6 +80,8 @@ class PlainDisplay:
             self._summed_s = now_s
             lines.append(self._first_word())
         lines += self._changes()
+        if self._following:
+            lines += self._blind_spots()
         due = self._summed_s + self._config.summary
         if self._following and self._config.summary and now_s >= due:
             self._summed_s = now_s
@@ -116,6 +120,18 @@ class PlainDisplay:
             if state != self._states.get(status.component, ("", "")):
                 lines.append(component_line(self._context.clock.time_ns(), status))
             self._states[status.component] = state
+        return lines
+
+    def _blind_spots(self) -> list[str]:
+        """What each collector does not see, the first time that it says so."""
+        lines = []
+        for status in self._context.components():
+            if status.kind == "collectors" and status.component not in self._limited:
+                said = [limit_line(self._context.clock.time_ns(), status, limit)
+                        for limit in status.limits]  # fmt: skip
+                if said:
+                    self._limited.add(status.component)
+                lines += said
         return lines
 
     def _processes(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import ClassVar
 
 import attrs
 import psutil
@@ -48,6 +49,9 @@ class PsutilCollector:
     """
 
     Config = PsutilConfig
+    PRIVILEGES: ClassVar[str] = (
+        "to read the executable, I/O and descriptors of other users' processes"
+    )
 
     def __init__(
         self, config: PsutilConfig, context: Context, *, reader: Reader | None = None
@@ -91,7 +95,7 @@ class PsutilCollector:
         if self._config.io and not hasattr(psutil.Process, "io_counters"):
             limits.append("this system does not tell the I/O of a process")
         if unreadable := self._tree.unreadable:
-            limits.append(f"{unreadable} processes could not be read in the last poll")
+            limits.append(f"processes that could not be read in the last poll: {unreadable}")
         if partly := self._tree.partly_read:
-            limits.append(f"{partly} processes could be read only in part in the last poll")
+            limits.append(f"processes that could be read only in part in the last poll: {partly}")
         return Health(limits=tuple(limits))
