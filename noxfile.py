@@ -10,6 +10,7 @@ import json
 import shutil
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import nox
 
@@ -32,11 +33,24 @@ def _editable(*paths: str) -> list[str]:
     return [argument for path in paths for argument in ("-e", path)]
 
 
+def _project(name: str) -> dict[str, Any]:
+    return tomllib.loads((ROOT / "plugins" / name / "pyproject.toml").read_text())
+
+
 def _test_group(name: str) -> list[str]:
     """What the tests of a plugin need beside it: its dependency group ``test``."""
-    project = tomllib.loads((ROOT / "plugins" / name / "pyproject.toml").read_text())
-    group: list[str] = project.get("dependency-groups", {}).get("test", [])
-    return [requirement for requirement in group if not requirement.startswith("linnix-core")]
+    group: list[str] = _project(name).get("dependency-groups", {}).get("test", [])
+    return [requirement for requirement in group if not requirement.startswith("linnix-")]
+
+
+def _siblings(name: str) -> list[str]:
+    """The plugins of this repository that a plugin needs, or that its tests need."""
+    project = _project(name)
+    lines = [
+        *project["project"]["dependencies"],
+        *project.get("dependency-groups", {}).get("test", []),
+    ]
+    return [sibling for sibling in PLUGINS if any(line.startswith(sibling) for line in lines)]
 
 
 @nox.session
@@ -66,7 +80,10 @@ def tests(session: nox.Session) -> None:
 def plugin(session: nox.Session, plugin: str) -> None:
     """One plugin alone with the core: proves that it declares what it imports."""
     session.install(
-        *TEST_TOOLS, *_test_group(plugin), *_editable(".[testing]", f"plugins/{plugin}")
+        *TEST_TOOLS,
+        *_test_group(plugin),
+        *_editable(".[testing]", *(f"plugins/{name}" for name in _siblings(plugin))),
+        *_editable(f"plugins/{plugin}"),
     )
     session.run("pytest", f"plugins/{plugin}", *session.posargs)
 
@@ -87,7 +104,9 @@ def lowest(session: nox.Session) -> None:
 @nox.session
 def build(session: nox.Session) -> None:
     """Wheels of everything, installed without the checkout, run for a moment."""
-    session.install("build>=1.2", "hatchling>=1.25")
+    session.install("build>=1.2", "hatchling>=1.27")
+    if shutil.which("clang") is None:
+        session.install("ziglang>=0.14")
     wheels = Path(session.create_tmp()) / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
     for folder in [".", "plugins/linnix", *(f"plugins/{name}" for name in PLUGINS)]:
