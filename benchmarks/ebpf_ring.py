@@ -20,6 +20,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
+from typing import ClassVar
 
 from linnix_core.pipeline import Pipeline, Stamp
 from linnix_core.processes import ProcessTable
@@ -35,8 +36,7 @@ TICK_NS = 10_000_000
 class Groups:
     """Stands in for the paths of cgroups: there is one."""
 
-    def get(self, group: int) -> str:
-        return "/system.slice/build.service"
+    paths: ClassVar = {7: "/system.slice/build.service"}
 
 
 def records() -> Iterator[bytes]:

@@ -1,9 +1,12 @@
 """What ``linnix run`` costs on a quiet machine: CPU and memory, beside a bare psutil loop.
 
-Both follow the same processes at the same interval, at the same time:
+All follow the same processes at the same time:
 
-* the peer: ``psutil.process_iter`` with the fields that a sample needs, in a loop;
-* ``linnix run`` with the collector psutil, rules, heuristics and the plain console.
+* the peer: ``psutil.process_iter`` with the fields that a sample needs, in a loop, at the
+  interval of the collector psutil;
+* ``linnix run`` with the collector psutil, rules, heuristics and the plain console;
+* as root, ``linnix run`` with the collector ebpf instead, which measures every process every
+  second.
 
 CPU counts from the first poll to the end, so that starting up is not idling.
 
@@ -14,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -47,6 +51,11 @@ def main() -> None:
                 "--set", f"agent.data_dir='{data}'",
             ],
         }  # fmt: skip
+        if os.geteuid() == 0:
+            commands["linnix run ebpf"] = [
+                sys.executable, "-m", "linnix_core", "run", "--collector", "ebpf",
+                "--set", f"agent.data_dir='{data}'",
+            ]  # fmt: skip
         running = {
             name: subprocess.Popen(command, stdout=subprocess.PIPE)
             for name, command in commands.items()

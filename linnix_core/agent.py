@@ -31,6 +31,7 @@ from linnix_core.notices import AlertThread, ReasonThread
 from linnix_core.pipeline import BoundedQueue, Pipeline, Stamp
 from linnix_core.plan import Plan
 from linnix_core.plugins import Component, PluginHost
+from linnix_core.privileges import Privileges
 from linnix_core.processes import ProcessTable, boot_id
 from linnix_core.reasoning import NotGrounded, build_request, ground
 from linnix_core.records import Alert, Fact, Incident, Insight, Query, Result
@@ -72,7 +73,8 @@ class Agent:
         clock: Clock = time,
         hostname: str | None = None,
     ) -> None:
-        self.settings = settings or AgentSettings()
+        # Whose process this is has not been said: it is not the agent's to change.
+        self.settings = settings or AgentSettings(drop_privileges=False)
         self.host = host
         self.run_id = uuid.uuid4().hex[:12]
         self.processes = ProcessTable()
@@ -114,14 +116,20 @@ class Agent:
         self._health_due = 0.0
         self._incident_count = 0
         self._running = False
+        self._privileges: Privileges | None = None
         self.incidents = self._incidents.view
 
     # --- starting ---------------------------------------------------------------------
 
     def start(self) -> None:
-        """Load, check and start everything; what cannot start says why and is left out."""
+        """Load, check and start everything; what cannot start says why and is left out.
+
+        Started as root, with settings that have ``drop_privileges``, the whole process
+        gives up its privileges for good (`linnix_core.privileges`).
+        """
         self._running = True
         try:
+            self._privileges = Privileges.of_this_run(self.settings)
             built = self._build()
             by_kind: dict[str, list[tuple[ComponentSettings, Component]]] = {}
             for settings, component in built:
@@ -132,13 +140,18 @@ class Agent:
             for kind in ("reasoners", "deployers"):
                 for settings, component in by_kind.get(kind, []):
                     self._start(settings, component)
+            self._start_collectors(by_kind.get("collectors", []))
+            if self._privileges is not None:
+                self._privileges.drop(self.host.components, self.host.data_dir)
             self._enrichers = self.host.implementing("linnix_enrich")
+            # From here on threads begin, which inherit what is left of the privileges.
             self._reasoning.start()
             self._alerts.start()
-            for worker in self._handlers:
-                worker.start()
+            for handler in self._handlers:
+                handler.start()
             self._pipeline.start()
-            self._start_collectors(by_kind.get("collectors", []))
+            for collector in self._collectors:
+                collector.start()
             self._supervise()
         except BaseException:
             self.stop()
@@ -160,6 +173,8 @@ class Agent:
         if problems:
             raise ConfigError(problems)
         self._yield_standard_output(built)
+        if self._privileges is not None:
+            self._privileges.take_back(self.host.components)
         for settings, component in built:
             if component.state == "available" and settings.path not in ladder:
                 self.host.create(component, self._context(component))
@@ -282,7 +297,6 @@ class Agent:
         )
         component.counters = worker.counters
         self._collectors.append(worker)
-        worker.start()
 
     # --- running ----------------------------------------------------------------------
 
@@ -339,8 +353,14 @@ class Agent:
             self.request_stop(_ENDED)
 
     def status(self) -> tuple[ComponentStatus, ...]:
-        """Every component of the run with its state, reason and counters."""
-        return tuple(component.status() for component in self.host.components)
+        """Every component of the run with its state, reason and counters.
+
+        And as ``agent``, what became of the privileges of a run that was started as root.
+        """
+        statuses = tuple(component.status() for component in self.host.components)
+        if self._privileges is None or self._privileges.status is None:
+            return statuses
+        return (*statuses, self._privileges.status)
 
     def submit(self, alert: Alert) -> None:
         """Take an alert from anywhere; never blocks. Raises `AgentStopped` outside of a run."""

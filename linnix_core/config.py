@@ -63,6 +63,23 @@ def _absolute(instance: Any, attribute: attrs.Attribute[Any], value: Path | None
         raise ValueError(f"{attribute.name} must be an absolute path, got {str(value)!r}")
 
 
+def _unprivileged(instance: Any, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is None:
+        return
+    from linnix_core.privileges import find_account
+
+    try:
+        account = find_account(value)
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"{attribute.name} must be an account of this machine, got {value!r}"
+        ) from None
+    if account.uid == 0:
+        raise ValueError(
+            f"{attribute.name} must not be root; drop_privileges = false keeps a run privileged"
+        )
+
+
 @attrs.frozen(kw_only=True)
 class AgentSettings:
     """The ``[agent]`` table."""
@@ -89,6 +106,15 @@ class AgentSettings:
         default=None,
         validator=_absolute,
         metadata={"help": "where components keep what outlives a run"},
+    )
+    drop_privileges: bool = attrs.field(
+        default=True,
+        metadata={"help": "a run started as root becomes another account once everything runs"},
+    )
+    user: str | None = attrs.field(
+        default=None,
+        validator=_unprivileged,
+        metadata={"help": "that account: linnix where it exists, else nobody"},
     )
 
     def data_folder(self) -> Path:

@@ -194,6 +194,8 @@ def make_agent(make_host: Callable[..., PluginHost]) -> Iterator[Callable[..., A
 
         settings.setdefault("stop_timeout_s", HANG_S)
         settings.setdefault("linger_ms", 1)
+        # As root, the process to become another user would be that of all the tests.
+        settings["drop_privileges"] = False
         agent = Agent(
             Plan(
                 components=tuple(map(component, paths)),

@@ -825,7 +825,8 @@ def run_from_file(make_catalog, make_host, tmp_path):
         file.write_text(toml)
         settings = read(file, environ={})
         plan = make_plan(settings, make_catalog(plugins), **typed)
-        agent = Agent(plan, make_host(plugins), settings=AgentSettings(stop_timeout_s=HANG_S))
+        kept = AgentSettings(stop_timeout_s=HANG_S, drop_privileges=False)
+        agent = Agent(plan, make_host(plugins), settings=kept)
         with agent:
             return agent
 

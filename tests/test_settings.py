@@ -6,6 +6,8 @@ marked with its key, and the last test fails for a key without one.
 
 from __future__ import annotations
 
+import json
+import os
 import queue
 import subprocess
 import sys
@@ -411,6 +413,67 @@ def test_without_data_dir_root_and_others_have_a_place_of_their_own(monkeypatch)
     assert AgentSettings().data_folder() == Path("/state/linnix")
     monkeypatch.delenv("XDG_STATE_HOME")
     assert AgentSettings().data_folder() == Path.home() / ".local/state/linnix"
+
+
+@pytest.fixture
+def collected_as_root(linnix_distribution, tmp_path):
+    """What a collector finds itself to be, in a run that root started with these keys."""
+    if os.geteuid() != 0:
+        pytest.skip("only root has privileges to give up")
+    folder = linnix_distribution(
+        entry_points={"linnix.collectors": {"self": "linnix_self:Self"}},
+        modules={
+            "linnix_self.py": """
+            import json
+            from pathlib import Path
+
+            from linnix_core import hookimpl
+
+            class Self:
+                def __init__(self, config, context):
+                    self.components = context.components
+
+                @hookimpl
+                def linnix_collect(self):
+                    lines = Path("/proc/thread-self/status").read_text().splitlines()
+                    (capabilities,) = [line for line in lines if line.startswith("CapEff:")]
+                    reasons = [s.reason for s in self.components() if s.kind == "agent"]
+                    print(json.dumps([int(capabilities.split()[1], 16), *reasons]))
+            """
+        },
+    )
+
+    def run(*keys: str) -> list[Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "linnix_core", "run", "--collector", "self", "--no-plugins",
+             *(f"--set={key}" for key in (f"agent.data_dir={tmp_path / 'data'}", *keys))],
+            env={"PYTHONPATH": str(folder), "HOME": str(tmp_path)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found: list[Any] = json.loads(done.stdout)
+        return found
+
+    return run
+
+
+@effect_of("agent.drop_privileges")
+def test_drop_privileges_leaves_a_run_of_root_no_capabilities(collected_as_root):
+    capabilities, reason = collected_as_root("agent.drop_privileges=true")
+    assert capabilities == 0
+    assert "without capabilities" in reason
+    (capabilities,) = collected_as_root("agent.drop_privileges=false")
+    assert capabilities != 0
+
+
+@effect_of("agent.user")
+def test_user_is_who_a_run_of_root_becomes(collected_as_root):
+    # Or would become: that it cannot reach the files of a test is shown with its name too.
+    for name in ("nobody", "daemon"):
+        _, reason = collected_as_root(f"agent.user={name}")
+        assert f"the account {name} cannot" in reason or f"runs as {name}" in reason
 
 
 @effect_of("plugin")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from linnix_plugin_ebpf.wire import CGROUP_V1
 
 __all__ = ["CgroupPaths"]
 
-#: Paths that are kept; the longest unused goes first.
-MAX_PATHS = 16_384
+#: Paths that are kept at most.
+MAX_PATHS = 65_536
 
 #: Seconds between two walks for ids that nobody told.
 WALK_EVERY_S = 5.0
@@ -54,23 +53,24 @@ class CgroupPaths:
                 self.subsystem, self.hierarchy = index, numbers[controller]
                 self._roots.append((CGROUP_V1, *mounts[controller]))
                 break
-        self._paths: OrderedDict[int, str] = OrderedDict()
+        #: Path by id, of the groups that are known.
+        self.paths: dict[int, str] = {}
         self._walked = 0.0
         self._walk()
 
     def add(self, group: int, path: bytes) -> None:
         """The kernel has made or renamed a group."""
-        self._paths[group] = path.decode("utf-8", "backslashreplace") or "/"
-        self._paths.move_to_end(group)
-        if len(self._paths) > MAX_PATHS:
-            self._paths.popitem(last=False)
+        if len(self.paths) >= MAX_PATHS:
+            # Those that are still there are found again when they are asked for.
+            self.paths.clear()
+        self.paths[group] = path.decode("utf-8", "backslashreplace") or "/"
 
-    def get(self, group: int) -> str | None:
+    def find(self, group: int) -> str | None:
         """The path of a group, or None where nobody knows it."""
-        path = self._paths.get(group)
+        path = self.paths.get(group)
         if path is None and time.monotonic() - self._walked > WALK_EVERY_S:
             self._walk()
-            path = self._paths.get(group)
+            path = self.paths.get(group)
         return path
 
     def _walk(self) -> None:
@@ -88,7 +88,7 @@ def _groups(folder: bytes, path: bytes) -> Iterator[tuple[int, bytes]]:
         return
     waiting = [(folder, path.rstrip(b"/"))]
     seen = 0
-    while waiting and seen < MAX_PATHS:
+    while waiting and seen < MAX_PATHS // 2:
         folder, path = waiting.pop()
         try:
             with os.scandir(folder) as entries:

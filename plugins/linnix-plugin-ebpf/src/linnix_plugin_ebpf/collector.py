@@ -328,7 +328,7 @@ class EbpfCollector:
         if not groups:
             return []
         loudest = max(groups, key=lambda group: groups[group])
-        return [f"most of cgroup {self._cgroups.get(loudest) or loudest}"]
+        return [f"most of cgroup {self._cgroups.find(loudest) or loudest}"]
 
 
 #: What each reason means for whoever reads it.

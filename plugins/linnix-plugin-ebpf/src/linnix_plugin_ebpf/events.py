@@ -9,12 +9,12 @@ from typing import Any
 from linnix_core import ProcessEvent, Record, start_time_ns
 from linnix_plugin_ebpf import wire
 from linnix_plugin_ebpf.cgroups import CgroupPaths
-from linnix_plugin_ebpf.wire import CGROUP, EXEC, EXIT, FORK, OOM
+from linnix_plugin_ebpf.wire import CGROUP, EXEC, EXIT, FORK
 
 __all__ = ["Decoder", "boot_offset_ns", "comm_of"]
 
-#: Names of processes that are remembered decoded; there are few, again and again.
-_MAX_COMMS = 4096
+#: Names and paths that are remembered decoded; there are few, again and again.
+_MAX_TEXTS = 4096
 
 _EVENT_BYTES = wire.EVENT.size
 _EXEC_BYTES = _EVENT_BYTES + wire.EXEC_PART.size
@@ -42,6 +42,7 @@ class Decoder:
     def __init__(self, cgroups: CgroupPaths) -> None:
         self._cgroups = cgroups
         self._comms: dict[bytes, str] = {}
+        self._texts: dict[bytes, str] = {}
         self.alive: dict[int, int] = {}
         self.unidentified = 0
 
@@ -52,64 +53,72 @@ class Decoder:
         makes no event.
         """
         unpack, exit_part = wire.EVENT.unpack_from, wire.EXIT_PART.unpack_from
-        comms, alive, cgroup_path = self._comms, self.alive, self._cgroups.get
+        comms, paths, alive = self._comms, self._cgroups.paths, self.alive
         start_time, event_bytes, page_bytes = start_time_ns, _EVENT_BYTES, wire.PAGE_BYTES
+        parent_raw_ns = parent_start_ns = 0
         events: list[Record] = []
         for offset in offsets:
             (
-                time_ns, start_ns, parent_start_ns, cgroup,
+                time_ns, raw_ns, former_ns, group,
                 pid, ppid, uid, gid, comm_bytes, kind, flags, status,
             ) = unpack(data, offset)  # fmt: skip
-            if kind == CGROUP:
-                self._new_cgroup(data, offset, cgroup)
-                continue
             comm = comms.get(comm_bytes)
             if comm is None:
                 comm = self._new_comm(comm_bytes)
-            event = ProcessEvent(
-                "fork",
-                pid,
-                start_time(start_ns),
-                ppid,
-                start_time(parent_start_ns),
-                uid,
-                gid,
-                comm,
-                None,
-                None,
-                None,
-                cgroup_path(cgroup),
-            )
-            event.ts_ns = time_ns + offset_ns
+            cgroup = paths.get(group)
+            if cgroup is None:
+                cgroup = self._cgroups.find(group)
+            if former_ns != parent_raw_ns:  # often it is the parent of the event before
+                parent_raw_ns, parent_start_ns = former_ns, start_time(former_ns)
+            start_ns, ts_ns = start_time(raw_ns), time_ns + offset_ns
             if kind == FORK:
-                alive[pid] = start_ns
+                alive[pid] = raw_ns
+                event = ProcessEvent(
+                    "fork", pid, start_ns, ppid, parent_start_ns, uid, gid, comm,
+                    None, None, None, cgroup, "kernel", False,
+                    None, None, None, None, None, None, ts_ns,
+                )  # fmt: skip
             elif kind == EXIT:
-                event.kind = "exit"
-                event.cpu_ns, pages = exit_part(data, offset + event_bytes)
-                event.max_rss_bytes = pages * page_bytes
-                event.duration_ns = time_ns - start_ns
+                cpu_ns, pages = exit_part(data, offset + event_bytes)
                 # As wait(2) packs it: bit 7 of the low byte says that core was dumped.
-                if signal := status & 0x7F:
-                    event.signal = signal
-                else:
-                    event.exit_code = status >> 8 & 0xFF
-                if alive.get(pid) == start_ns:
+                signal = status & 0x7F
+                event = ProcessEvent(
+                    "exit", pid, start_ns, ppid, parent_start_ns, uid, gid, comm,
+                    None, None, None, cgroup, "kernel", False,
+                    None if signal else status >> 8 & 0xFF, signal or None,
+                    time_ns - raw_ns, cpu_ns, pages * page_bytes, None, ts_ns,
+                )  # fmt: skip
+                if alive.get(pid) == raw_ns:
                     del alive[pid]
-            elif kind == EXEC:
-                event.kind = "exec"
-                event.truncated = bool(flags & _CUT)
-                self._image(event, data, offset, flags)
-                alive[pid] = start_ns
-            elif kind == OOM:
-                event.kind = "oom"
-                if not start_ns and not self._victim(event):
+            elif kind == CGROUP:
+                self._new_cgroup(data, offset, group)
+                continue
+            else:
+                event = ProcessEvent(
+                    "exec" if kind == EXEC else "oom",
+                    pid, start_ns, ppid, parent_start_ns, uid, gid, comm,
+                    None, None, None, cgroup, "kernel", bool(flags & _CUT),
+                    None, None, None, None, None, None, ts_ns,
+                )  # fmt: skip
+                if kind == EXEC:
+                    alive[pid] = raw_ns
+                    self._image(event, data, offset, flags)
+                elif not raw_ns and not self._victim(event):
                     self.unidentified += 1
                     continue
             events.append(event)
         return events
 
+    def _path(self, parts: bytes) -> str:
+        path = self._texts.get(parts)
+        if path is None:
+            if len(self._texts) >= _MAX_TEXTS:
+                self._texts.clear()
+            path = self._texts[parts] = wire.path_of(parts)
+        return path
+
     def _new_comm(self, raw: bytes) -> str:
-        if len(self._comms) >= _MAX_COMMS:
+        if len(self._comms) >= _MAX_TEXTS:
             self._comms.clear()
         comm = self._comms[raw] = comm_of(raw)
         return comm
@@ -120,14 +129,13 @@ class Decoder:
         begin += wire.CGROUP_PART.size
         self._cgroups.add(cgroup, bytes(data[begin : begin + length]).rstrip(b"\0"))
 
-    @staticmethod
-    def _image(event: ProcessEvent, data: Any, offset: int, flags: int) -> None:
+    def _image(self, event: ProcessEvent, data: Any, offset: int, flags: int) -> None:
         exe, cwd, args = wire.EXEC_PART.unpack_from(data, offset + _EVENT_BYTES)
         begin = offset + _EXEC_BYTES
         text = bytes(data[begin : begin + exe + cwd + args])
-        event.exe = wire.path_of(text[:exe]) if exe else None
+        event.exe = self._path(text[:exe]) if exe else None
         if not flags & wire.CWD_CUT:
-            event.cwd = wire.path_of(text[exe : exe + cwd])
+            event.cwd = self._path(text[exe : exe + cwd])
         if not flags & wire.ARGS_UNREADABLE:
             event.args = wire.split_args(text[exe + cwd :])
 

@@ -45,7 +45,7 @@ class KernelSnapshots:
         self._programs = programs
         self._cgroups = cgroups
         self._alive = alive
-        self._sampler = Sampler(cgroups.get)
+        self._sampler = Sampler(cgroups.find)
         self._reader = LinuxReader()
         self.count = 0
         for thread in processes_of(programs.snapshot()).values():
@@ -122,7 +122,7 @@ class KernelSnapshots:
             thread.uid,
             thread.gid,
             comm_of(thread.comm),
-            cgroup=self._cgroups.get(thread.cgroup),
+            cgroup=self._cgroups.find(thread.cgroup),
             source="polled",
             ts_ns=ts_ns,
         )

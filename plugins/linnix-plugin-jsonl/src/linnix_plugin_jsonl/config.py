@@ -46,7 +46,7 @@ class JsonlConfig:
     path: str = attrs.field(
         default="linnix.jsonl",
         validator=_names_a_file,
-        metadata={"help": "file to append to; - is standard output"},
+        metadata={"help": "file to append to; - is standard output", "access": "write"},
     )
     max_bytes: Size = attrs.field(
         default=Size(100 * 2**20),
