@@ -17,7 +17,7 @@ __all__ = ["ALONGSIDE", "LADDER", "Plan", "make_plan"]
 #: Collectors of process events, the best first: the first that can start runs.
 LADDER = ("ebpf", "bcc", "psutil")
 
-#: Collectors of other records, which run beside whichever it is.
+#: Collectors of other records, which run beside whichever of these it is.
 ALONGSIDE = ("psi",)
 
 #: Handlers that run wherever they are installed.
@@ -95,8 +95,10 @@ def make_plan(
         chosen = typed["collectors"]
     elif not chosen:
         ladder = default("collectors", LADDER)
+    # What is measured here and now would not fit to records of another time or machine.
+    live = bool(ladder) or any(_offered(c) in LADDER for c in chosen)
     components = [
-        *_unique(chosen, beside, default("collectors", ALONGSIDE)),
+        *_unique(chosen, beside, default("collectors", ALONGSIDE if live else ())),
         *_unique(typed["handlers"], table("handlers"), default("handlers", HANDLERS)),
         *_last(
             LAST_REASONER,

@@ -138,6 +138,12 @@ def test_collector_on_the_command_line_replaces_the_ladder_and_keeps_companions(
     ]
 
 
+def test_what_is_played_back_is_not_mixed_with_what_is_measured_here(plan_of):
+    assert paths(plan_of(collectors=["replay"]).components, "collectors") == ["collectors.replay"]
+    plan = plan_of("[collectors.yesterday]\nplugin = 'replay'\n")
+    assert paths(plan.components, "collectors") == ["collectors.yesterday"]
+
+
 def test_handler_and_reasoner_on_the_command_line_add_to_what_runs(plan_of):
     plan = plan_of("[handlers.slack]\n", handlers=["jsonl:out.jsonl"], reasoners=["openai"])
     assert paths(plan.components, "handlers") == [
