@@ -15,7 +15,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -91,6 +91,10 @@ class Process:
         return self.ended_ns is None
 
 
+#: boot_id, pid, start_ns: see `ProcessKey`.
+_Key: TypeAlias = tuple[str, int, int]
+
+
 class ProcessTable:
     """The live tree plus a bounded history of the dead.
 
@@ -106,12 +110,13 @@ class ProcessTable:
     def __init__(self, *, max_live: int = 131_072, max_dead: int = 8_192) -> None:
         self._max_live = max_live
         self._max_dead = max_dead
-        # Keyed by ProcessKey; lookups use plain tuples, which are equal and cheaper.
-        self._live: dict[tuple[str, int, int], Process] = {}
-        self._dead: OrderedDict[tuple[str, int, int], Process] = OrderedDict()
+        # In here a key is a plain tuple: it is equal to a ProcessKey, and making one costs a
+        # tenth. Whoever asks gets copies with ProcessKeys.
+        self._live: dict[_Key, Process] = {}
+        self._dead: OrderedDict[_Key, Process] = OrderedDict()
         # The latest owner of each pid, alive or dead.
-        self._by_pid: dict[int, ProcessKey] = {}
-        self._children: dict[ProcessKey, dict[ProcessKey, None]] = {}
+        self._by_pid: dict[int, _Key] = {}
+        self._children: dict[_Key, dict[_Key, None]] = {}
         self._lock = threading.Lock()
         self.evicted = 0
         self.view = ProcessView(self)
@@ -150,7 +155,7 @@ class ProcessTable:
         # never revive it.
         process = self._live.get(key) or self._dead.get(key)
         if process is None:
-            process = self._insert(event, ProcessKey(*key))
+            process = self._insert(event, key)
         elif event.kind == "exec" and process.ended_ns is None:
             self._replace_image(process, event)
         else:
@@ -177,41 +182,37 @@ class ProcessTable:
             if event.ppid is None:
                 return
             parent = self._by_pid.get(event.ppid)
-            if (
-                parent is not None
-                and parent.boot_id == event.boot_id
-                and parent.start_ns <= event.start_ns
-            ):
-                event.parent_start_ns = parent.start_ns
+            if parent is not None and parent[0] == event.boot_id and parent[2] <= event.start_ns:
+                event.parent_start_ns = parent[2]
         elif event.parent_start_ns > event.start_ns:
             event.parent_start_ns = None
 
-    def _insert(self, event: ProcessEvent, key: ProcessKey) -> Process:
-        process = Process(
-            key,
-            None,
-            event.comm,
-            event.exe,
-            event.args,
-            event.uid,
-            event.gid,
-            event.cwd,
-            event.cgroup,
-            event.labels,
-            event.ts_ns,
-        )
-        parent = self._adopt(process, event)
+    def _insert(self, event: ProcessEvent, key: Any) -> Process:
+        parent = self._parent(event)
+        comm, exe, args, uid, gid = event.comm, event.exe, event.args, event.uid, event.gid
+        cwd, cgroup = event.cwd, event.cgroup
         if parent is not None and event.kind == "fork":
-            self._inherit(process, parent)
-        latest = self._by_pid.get(key.pid)
-        if latest is not None and latest.boot_id == key.boot_id and latest.start_ns > key.start_ns:
+            # A fork copies its parent; what the event did not say is as in the parent.
+            comm = comm or parent.comm
+            exe = parent.exe if exe is None else exe
+            args = parent.args if args is None else args
+            uid = parent.uid if uid is None else uid
+            gid = parent.gid if gid is None else gid
+            cwd = parent.cwd if cwd is None else cwd
+            cgroup = parent.cgroup if cgroup is None else cgroup
+        process = Process(
+            key, None, comm, exe, args, uid, gid, cwd, cgroup, event.labels, event.ts_ns
+        )
+        self._adopt(process, event, parent)
+        latest = self._by_pid.get(event.pid)
+        if latest is not None and latest[2] > event.start_ns and latest[0] == event.boot_id:
             # Dead by the time of this first word: its pid has had another owner since.
             self._remember(process, event.ts_ns)
             return process
         if latest is not None and (former := self._live.get(latest)) is not None:
             # The pid is in use again, so its former owner died without an exit record.
             self._bury(former, event.ts_ns)
-        self._by_pid[key.pid] = key
+        self._by_pid[event.pid] = key
         if event.kind == "exit":
             self._remember(process, event.ts_ns)
             return process
@@ -228,36 +229,33 @@ class ProcessTable:
             self._bury(process, ts_ns)
         self.evicted += len(oldest)
 
-    def _adopt(self, process: Process, event: ProcessEvent) -> Process | None:
-        """Link a process to its parent; the parent's entry if there is one."""
+    def _parent(self, event: ProcessEvent) -> Process | None:
+        """The entry of the parent that an event names, alive or dead."""
         if event.ppid is None or event.parent_start_ns is None:
             return None
         key = (event.boot_id, event.ppid, event.parent_start_ns)
-        if key == process.key:
-            return None
-        parent = self._live.get(key) or self._dead.get(key)
-        # The parent's own key object serves all its children.
-        process.parent = ProcessKey(*key) if parent is None else parent.key
-        siblings = self._children.get(process.parent)
-        if siblings is None:
-            siblings = self._children[process.parent] = {}
-        siblings[process.key] = None
-        return parent
+        return self._live.get(key) or self._dead.get(key)
 
-    @staticmethod
-    def _inherit(child: Process, parent: Process) -> None:
-        """A fork copies its parent; what the event did not say is as in the parent."""
-        child.comm = child.comm or parent.comm
-        child.exe = parent.exe if child.exe is None else child.exe
-        child.args = parent.args if child.args is None else child.args
-        child.uid = parent.uid if child.uid is None else child.uid
-        child.gid = parent.gid if child.gid is None else child.gid
-        child.cwd = parent.cwd if child.cwd is None else child.cwd
-        child.cgroup = parent.cgroup if child.cgroup is None else child.cgroup
+    def _adopt(self, process: Process, event: ProcessEvent, parent: Process | None) -> None:
+        """Link a process to its parent, which may have no entry."""
+        if parent is not None:
+            # The parent's own key object serves all its children.
+            key: Any = parent.key
+        elif event.ppid is None or event.parent_start_ns is None:
+            return
+        else:
+            key = (event.boot_id, event.ppid, event.parent_start_ns)
+        if key == process.key:
+            return
+        process.parent = key
+        siblings = self._children.get(key)
+        if siblings is None:
+            siblings = self._children[key] = {}
+        siblings[process.key] = None
 
     def _fill(self, process: Process, event: ProcessEvent) -> None:
         if process.parent is None:
-            self._adopt(process, event)
+            self._adopt(process, event, self._parent(event))
         if not process.comm:
             process.comm = event.comm
         if process.exe is None:
@@ -275,7 +273,7 @@ class ProcessTable:
     def _replace_image(self, process: Process, event: ProcessEvent) -> None:
         """An exec makes the image new; what it does not mention is unknown, not inherited."""
         if process.parent is None:
-            self._adopt(process, event)
+            self._adopt(process, event, self._parent(event))
         process.comm = event.comm or process.comm
         process.exe = event.exe
         process.args = event.args
@@ -295,13 +293,20 @@ class ProcessTable:
             self._forget(self._dead.popitem(last=False)[1])
 
     def _forget(self, process: Process) -> None:
-        if self._by_pid.get(process.key.pid) == process.key:
-            del self._by_pid[process.key.pid]
+        if self._by_pid.get(process.key[1]) == process.key:
+            del self._by_pid[process.key[1]]
         if process.parent is not None and (siblings := self._children.get(process.parent)):
             siblings.pop(process.key, None)
             if not siblings:
                 del self._children[process.parent]
         # Children of a forgotten parent keep its key; there is nothing to look it up in.
+
+
+def _copy(process: Process) -> Process:
+    copied = copy.copy(process)
+    copied.key = ProcessKey(*process.key)
+    copied.parent = None if process.parent is None else ProcessKey(*process.parent)
+    return copied
 
 
 class ProcessView:
@@ -317,7 +322,7 @@ class ProcessView:
     def __iter__(self) -> Iterator[Process]:
         """The living, in the order in which they were first noticed."""
         with self._table._lock:
-            living = [copy.copy(process) for process in self._table._live.values()]
+            living = [_copy(process) for process in self._table._live.values()]
         return iter(living)
 
     @property
@@ -329,28 +334,28 @@ class ProcessView:
         """The process of this key, alive or lately dead."""
         with self._table._lock:
             process = self._lookup(key)
-            return None if process is None else copy.copy(process)
+            return None if process is None else _copy(process)
 
     def find(self, pid: int) -> Process | None:
         """The living process that has this pid now."""
         with self._table._lock:
             key = self._table._by_pid.get(pid)
             process = None if key is None else self._table._live.get(key)
-            return None if process is None else copy.copy(process)
+            return None if process is None else _copy(process)
 
     def children(self, key: ProcessKey) -> list[Process]:
         """The living processes that this one forked."""
         with self._table._lock:
-            return [copy.copy(child) for child in self._living_children(key)]
+            return [_copy(child) for child in self._living_children(key)]
 
     def descendants(self, key: ProcessKey) -> list[Process]:
         """The living processes below this one, nearest first, without itself."""
         with self._table._lock:
             found: list[Process] = []
-            seen = {key}
-            level = [key]
+            seen: set[_Key] = {key}
+            level: list[_Key] = [key]
             while level:
-                below: list[ProcessKey] = []
+                below: list[_Key] = []
                 for parent in level:
                     for child_key in self._table._children.get(parent, ()):
                         if child_key in seen:
@@ -359,7 +364,7 @@ class ProcessView:
                         # Through the dead as well: their children are still descendants.
                         below.append(child_key)
                         if (child := self._table._live.get(child_key)) is not None:
-                            found.append(copy.copy(child))
+                            found.append(_copy(child))
                 level = below
             return found
 
@@ -375,7 +380,7 @@ class ProcessView:
                 seen.add(process.parent)
                 process = self._lookup(process.parent)
                 if process is not None:
-                    found.append(copy.copy(process))
+                    found.append(_copy(process))
             return found
 
     def top(self, count: int, by: Callable[[ProcessSample], float | None]) -> list[Process]:
@@ -390,12 +395,12 @@ class ProcessView:
                 if process.sample is not None and (amount := by(process.sample)) is not None
             ]
             largest = heapq.nlargest(count, measured, key=lambda pair: pair[0])
-            return [copy.copy(process) for _, process in largest]
+            return [_copy(process) for _, process in largest]
 
-    def _lookup(self, key: ProcessKey) -> Process | None:
+    def _lookup(self, key: _Key) -> Process | None:
         return self._table._live.get(key) or self._table._dead.get(key)
 
-    def _living_children(self, key: ProcessKey) -> Iterator[Process]:
+    def _living_children(self, key: _Key) -> Iterator[Process]:
         for child in self._table._children.get(key, ()):
             if (process := self._table._live.get(child)) is not None:
                 yield process

@@ -40,7 +40,8 @@ class CgroupPaths:
         mountinfo: str = "/proc/self/mountinfo",
         own: str = "/proc/self/cgroup",
     ) -> None:
-        mounts = dict(_mounts(_lines(mountinfo)))
+        # Of several mounts the one that shows most: a container's shows its own part.
+        mounts = dict(sorted(_mounts(_lines(mountinfo)), key=_root_length, reverse=True))
         numbers = dict(_hierarchies(_lines(own)))
         self.subsystem: int | None = None
         self.hierarchy = -1
@@ -60,6 +61,12 @@ class CgroupPaths:
 
     def add(self, group: int, path: bytes) -> None:
         """The kernel has made or renamed a group."""
+        former = self.paths.get(group)
+        self._keep(group, path)
+        if former not in {None, self.paths[group]}:
+            self._walk()  # what is below it has another path now as well
+
+    def _keep(self, group: int, path: bytes) -> None:
         if len(self.paths) >= MAX_PATHS:
             # Those that are still there are found again when they are asked for.
             self.paths.clear()
@@ -77,7 +84,7 @@ class CgroupPaths:
         self._walked = time.monotonic()
         for flag, root, folder in self._roots:
             for inode, path in _groups(folder, root):
-                self.add(inode | flag, path)
+                self._keep(inode | flag, path)
 
 
 def _groups(folder: bytes, path: bytes) -> Iterator[tuple[int, bytes]]:
@@ -115,6 +122,10 @@ def _mounts(lines: list[bytes]) -> Iterator[tuple[bytes, tuple[bytes, bytes]]]:
         elif kind[0] == b"cgroup":
             for option in kind[2].split(b","):
                 yield option, place
+
+
+def _root_length(mount: tuple[bytes, tuple[bytes, bytes]]) -> int:
+    return len(mount[1][0])
 
 
 def _hierarchies(lines: list[bytes]) -> Iterator[tuple[bytes, int]]:

@@ -66,7 +66,7 @@ class Decoder:
             if comm is None:
                 comm = self._new_comm(comm_bytes)
             cgroup = paths.get(group)
-            if cgroup is None:
+            if cgroup is None and kind != CGROUP:
                 cgroup = self._cgroups.find(group)
             if former_ns != parent_raw_ns:  # often it is the parent of the event before
                 parent_raw_ns, parent_start_ns = former_ns, start_time(former_ns)
@@ -134,6 +134,9 @@ class Decoder:
         begin = offset + _EXEC_BYTES
         text = bytes(data[begin : begin + exe + cwd + args])
         event.exe = self._path(text[:exe]) if exe else None
+        if event.exe is not None and flags & wire.EXE_CUT:
+            # Only its end is known, which must not pass for a whole path.
+            event.exe = event.exe.removeprefix("/")
         if not flags & wire.CWD_CUT:
             event.cwd = self._path(text[exe : exe + cwd])
         if not flags & wire.ARGS_UNREADABLE:

@@ -41,6 +41,7 @@ CONTROL = struct.Struct("=IiiIQQ")
 # The kernel's TASK_REPORT bits in the order of fs/proc/array.c.
 _STATES = "RSDTtXZP"
 _TASK_IDLE = 0x402
+_TASK_FROZEN_OR_RTLOCK_WAIT = 0x9000
 
 
 class Thread(NamedTuple):
@@ -97,4 +98,6 @@ def state_of(state: int) -> str:
     """
     if state & _TASK_IDLE == _TASK_IDLE:
         return "I"
+    if state & _TASK_FROZEN_OR_RTLOCK_WAIT:
+        return "D"
     return _STATES[(state & 0x7F).bit_length()]
