@@ -184,7 +184,11 @@ class Agent:
     @staticmethod
     def _yield_standard_output(built: Sequence[tuple[ComponentSettings, Component]]) -> None:
         """Two writers on one stream would spoil each other: what was asked for wins."""
-        writers = [component for _, component in built if _writes_to_stdout(component)]
+        writers = [
+            component
+            for _, component in built
+            if component.kind == "handlers" and _writes_to_stdout(component)
+        ]
         if not writers:
             return
         for settings, component in built:
@@ -319,6 +323,7 @@ class Agent:
         `RequiredComponentFailed` when one that is required fails on the way.
         """
         began = time.monotonic()
+        ended: float | None = None
         while True:
             left = 1.0
             if duration_s is not None:
@@ -339,6 +344,14 @@ class Agent:
                     f"{w.component}: {w.component.status().reason}" for w in self._collectors
                 )
                 raise LinnixError(f"nothing collects any more: {said}")
+            if reason is _ENDED:
+                # What was collected is still to be handled and explained.
+                ended = ended or time.monotonic()
+                late = time.monotonic() - ended > self.settings.reason_timeout_s
+                if not late and not self.wait_idle(0.1):
+                    self._wake.put(_ENDED)
+                    self._supervise()
+                    continue
             return reason
 
     def request_stop(self, reason: str) -> None:

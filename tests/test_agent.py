@@ -242,6 +242,23 @@ def test_a_run_ends_when_its_time_is_over_or_when_it_is_asked_to(make_agent, jou
         asker.join(HANG_S)
 
 
+def test_a_run_that_has_nothing_more_to_collect_waits_for_its_explanation(make_agent, journal):
+    def answer_unless_it_stops(request):
+        return None if agent._stop.wait(0.5) else GOOD
+
+    agent = make_agent(
+        {
+            "collectors.replay": emits(fork(1), ends=True),
+            "handlers.alarms": alarms(storm()),
+            "handlers.notes": notes(journal),
+            "reasoners.slow": answers(journal, "slow", answer_unless_it_stops),
+        }
+    )
+    with agent:
+        assert agent.run(HANG_S) == "every collector has ended"
+        assert journal.count(("notes", "insight", "slow")) == 1
+
+
 def test_a_run_ends_when_the_last_collector_has_nothing_more(make_agent, journal, eventually):
     class Lasts:
         @hookimpl

@@ -140,11 +140,19 @@ def test_a_clock_that_is_set_back_begins_all_windows_anew(host):
 
 def test_one_record_from_the_future_does_not_stop_time(host):
     bash = host.seen("bash")
-    host.records.append(Loss("x", "y", 1, 1, 1, ts_ns=host.ts_ns + 10**18))
+    host.records.append(SystemSample(interval_ns=1, ts_ns=host.ts_ns + 10**18))
     for _ in range(20):
         host.forks(bash, 1)
         host.wait(1)
     assert engine(BURST).handle(host.records) == []
+
+
+def test_a_loss_of_today_moves_no_window_of_what_is_played_back(host):
+    bash = host.seen("bash")
+    host.forks(bash, 9)
+    host.records.append(Loss("handlers.rules", "queue_full", 1, 1, 1, ts_ns=host.ts_ns + 10**18))
+    host.forks(bash, 1)
+    assert len(engine(BURST).handle(host.records)) == 1
 
 
 def test_a_clock_that_is_set_back_drops_the_open_round(host):

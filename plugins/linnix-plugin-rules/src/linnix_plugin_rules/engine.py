@@ -10,6 +10,7 @@ import attrs
 from linnix_core import (
     Alert,
     IncidentClass,
+    Loss,
     ProcessEvent,
     ProcessSample,
     Record,
@@ -88,6 +89,8 @@ class Engine:
         alerts: list[Alert] = []
         tree, now_ns = self.tree, self._now_ns
         for record in records:
+            if type(record) is Loss:
+                continue  # it is of the agent's time, not of what is played back
             ts_ns = record.ts_ns
             if ts_ns > now_ns:
                 self._now_ns = now_ns = ts_ns
