@@ -101,7 +101,8 @@ class EbpfCollector:
         self._config = config
         self._log = context.logger
         self._programs: Programs | None = None
-        self._seen: list[Record] = []
+        #: What no sink has taken yet: it stays here when one fails.
+        self._unsent: list[Record] = []
         self._received = 0
         self._accounted: Totals | None = None
         self._given = _Account()
@@ -149,7 +150,7 @@ class EbpfCollector:
         except BpfError as error:
             raise PluginUnavailable(f"the programs cannot be attached: {error}") from error
         # Who was there before is looked for after that, so that nobody falls in between.
-        self._seen = seen_now()
+        self._unsent = seen_now()
         self._snapshots = self._choose_snapshots(programs)
         self._system = SystemReader()
 
@@ -178,24 +179,32 @@ class EbpfCollector:
         """Read until the stop; then detach, read what is left, and give the last account."""
         programs = self._programs
         assert programs is not None
-        seen, self._seen = self._seen, []
-        sink.emit_many(seen)
+        self._emit(sink, [])
+        interval_s = self._config.snapshot_interval
         account_due = snapshot_due = time.monotonic()
         while not stop.is_set():
             came = self._drain(programs, sink)
             now = time.monotonic()
             if now >= account_due and self._account(programs, sink):
                 account_due = now + ACCOUNT_EVERY_S
-            if self._config.snapshot_interval and now >= snapshot_due:
+                # Compared with the start, /proc would tell again what the kernel told.
+                if not interval_s and not self._proc_only and self._lost_since_snapshot():
+                    self._snapshot(programs, sink)
+            if interval_s and now >= snapshot_due:
                 self._snapshot(programs, sink)
                 # Keep the beat, but do not make up for beats that were missed.
-                snapshot_due = max(snapshot_due + self._config.snapshot_interval, now)
+                snapshot_due = max(snapshot_due + interval_s, now)
             if came:
                 stop.wait(LOOK_EVERY_S)
             else:
-                due = min(account_due, snapshot_due) if self._config.snapshot_interval else math.inf
+                due = min(account_due, snapshot_due) if interval_s else account_due
                 self._sleep(programs, min(max(due - now, 0.0), SLEEP_S))
         self._finish(programs, sink)
+
+    def _emit(self, sink: Sink, records: list[Record]) -> None:
+        self._unsent += records
+        sink.emit_many(self._unsent)
+        self._unsent = []
 
     def _drain(
         self,
@@ -218,7 +227,7 @@ class EbpfCollector:
             # The kernel may have the room again, before the sink makes anybody wait.
             ring.release(position)
             self._received += len(events)
-            sink.emit_many(events)
+            self._emit(sink, events)
             if into is not None:
                 into += events
 
@@ -260,9 +269,12 @@ class EbpfCollector:
         except BpfError:
             return 0  # without capabilities old kernels do not tell
 
+    def _lost_since_snapshot(self) -> bool:
+        return sum(self._given.lost.values()) > self._lost_at_snapshot
+
     def _snapshot(self, programs: Programs, sink: Sink) -> None:
-        total = sum(self._given.lost.values())
-        lost, self._lost_at_snapshot = total > self._lost_at_snapshot, total
+        lost = self._lost_since_snapshot()
+        self._lost_at_snapshot = sum(self._given.lost.values())
         moment = time.monotonic()
 
         def drain() -> list[Record]:
@@ -277,9 +289,12 @@ class EbpfCollector:
             self._proc_only = str(error)
             self._snapshots = ProcSnapshots()
             return
-        ts_ns = records[-1].ts_ns if records else time.time_ns()
-        records.append(self._system.sample(ts_ns, moment, self._snapshots.count))
-        sink.emit_many(records)
+        if self._config.snapshot_interval:
+            ts_ns = records[-1].ts_ns if records else time.time_ns()
+            records.append(self._system.sample(ts_ns, moment, self._snapshots.count))
+        else:
+            records = [record for record in records if record.type == "event"]
+        self._emit(sink, records)
 
     def _finish(self, programs: Programs, sink: Sink) -> None:
         programs.detach()

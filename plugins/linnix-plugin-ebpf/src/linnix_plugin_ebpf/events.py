@@ -9,26 +9,32 @@ from typing import Any
 from linnix_core import ProcessEvent, Record, start_time_ns
 from linnix_plugin_ebpf import wire
 from linnix_plugin_ebpf.cgroups import CgroupPaths
-from linnix_plugin_ebpf.wire import CGROUP, EXEC, EXIT, FORK
+from linnix_plugin_ebpf.wire import (
+    ARGS_CUT,
+    ARGS_UNREADABLE,
+    CGROUP,
+    CWD_CUT,
+    EXE_CUT,
+    EXEC,
+    EXIT,
+    FORK,
+    comm_of,
+    path_of,
+    split_args,
+)
 
-__all__ = ["Decoder", "boot_offset_ns", "comm_of"]
-
-#: Names and paths that are remembered decoded; there are few, again and again.
-_MAX_TEXTS = 4096
+__all__ = ["Decoder", "boot_offset_ns"]
 
 _EVENT_BYTES = wire.EVENT.size
-_EXEC_BYTES = _EVENT_BYTES + wire.EXEC_PART.size
-_CUT = wire.ARGS_CUT | wire.ARGS_UNREADABLE | wire.EXE_CUT | wire.CWD_CUT
+_EXEC_BYTES = wire.EXEC_PART.size
+_CUT = ARGS_CUT | ARGS_UNREADABLE | EXE_CUT | CWD_CUT
+
+_exec_part = wire.EXEC_PART.unpack_from
 
 
 def boot_offset_ns() -> int:
     """What to add to a time of CLOCK_BOOTTIME to get one since the epoch."""
     return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-def comm_of(raw: bytes) -> str:
-    """The name of a process from the kernel's 16 bytes."""
-    return raw.partition(b"\0")[0].decode("utf-8", "backslashreplace")
 
 
 class Decoder:
@@ -41,8 +47,6 @@ class Decoder:
 
     def __init__(self, cgroups: CgroupPaths) -> None:
         self._cgroups = cgroups
-        self._comms: dict[bytes, str] = {}
-        self._texts: dict[bytes, str] = {}
         self.alive: dict[int, int] = {}
         self.unidentified = 0
 
@@ -53,7 +57,7 @@ class Decoder:
         makes no event.
         """
         unpack, exit_part = wire.EVENT.unpack_from, wire.EXIT_PART.unpack_from
-        comms, paths, alive = self._comms, self._cgroups.paths, self.alive
+        paths, alive = self._cgroups.paths, self.alive
         start_time, event_bytes, page_bytes = start_time_ns, _EVENT_BYTES, wire.PAGE_BYTES
         parent_raw_ns = parent_start_ns = 0
         events: list[Record] = []
@@ -62,9 +66,7 @@ class Decoder:
                 time_ns, raw_ns, former_ns, group,
                 pid, ppid, uid, gid, comm_bytes, kind, flags, status,
             ) = unpack(data, offset)  # fmt: skip
-            comm = comms.get(comm_bytes)
-            if comm is None:
-                comm = self._new_comm(comm_bytes)
+            comm = comm_of(comm_bytes)
             cgroup = paths.get(group)
             if cgroup is None and kind != CGROUP:
                 cgroup = self._cgroups.find(group)
@@ -93,54 +95,30 @@ class Decoder:
             elif kind == CGROUP:
                 self._new_cgroup(data, offset, group)
                 continue
-            else:
+            elif kind == EXEC:
+                alive[pid] = raw_ns
+                exe, args, cwd = _image(data, offset + event_bytes, flags)
                 event = ProcessEvent(
-                    "exec" if kind == EXEC else "oom",
-                    pid, start_ns, ppid, parent_start_ns, uid, gid, comm,
-                    None, None, None, cgroup, "kernel", bool(flags & _CUT),
+                    "exec", pid, start_ns, ppid, parent_start_ns, uid, gid, comm,
+                    exe, args, cwd, cgroup, "kernel", flags & _CUT != 0,
                     None, None, None, None, None, None, ts_ns,
                 )  # fmt: skip
-                if kind == EXEC:
-                    alive[pid] = raw_ns
-                    self._image(event, data, offset, flags)
-                elif not raw_ns and not self._victim(event):
+            else:
+                event = ProcessEvent(
+                    "oom", pid, start_ns, ppid, parent_start_ns, uid, gid, comm, cgroup=cgroup,
+                    ts_ns=ts_ns,
+                )  # fmt: skip
+                if not raw_ns and not self._victim(event):
                     self.unidentified += 1
                     continue
             events.append(event)
         return events
-
-    def _path(self, parts: bytes) -> str:
-        path = self._texts.get(parts)
-        if path is None:
-            if len(self._texts) >= _MAX_TEXTS:
-                self._texts.clear()
-            path = self._texts[parts] = wire.path_of(parts)
-        return path
-
-    def _new_comm(self, raw: bytes) -> str:
-        if len(self._comms) >= _MAX_TEXTS:
-            self._comms.clear()
-        comm = self._comms[raw] = comm_of(raw)
-        return comm
 
     def _new_cgroup(self, data: Any, offset: int, cgroup: int) -> None:
         begin = offset + _EVENT_BYTES
         (length,) = wire.CGROUP_PART.unpack_from(data, begin)
         begin += wire.CGROUP_PART.size
         self._cgroups.add(cgroup, bytes(data[begin : begin + length]).rstrip(b"\0"))
-
-    def _image(self, event: ProcessEvent, data: Any, offset: int, flags: int) -> None:
-        exe, cwd, args = wire.EXEC_PART.unpack_from(data, offset + _EVENT_BYTES)
-        begin = offset + _EXEC_BYTES
-        text = bytes(data[begin : begin + exe + cwd + args])
-        event.exe = self._path(text[:exe]) if exe else None
-        if event.exe is not None and flags & wire.EXE_CUT:
-            # Only its end is known, which must not pass for a whole path.
-            event.exe = event.exe.removeprefix("/")
-        if not flags & wire.CWD_CUT:
-            event.cwd = self._path(text[exe : exe + cwd])
-        if not flags & wire.ARGS_UNREADABLE:
-            event.args = wire.split_args(text[exe + cwd :])
 
     def _victim(self, event: ProcessEvent) -> bool:
         """Fill in what an old kernel does not tell; whether that process is known."""
@@ -151,3 +129,19 @@ class Decoder:
         event.ppid = event.parent_start_ns = event.uid = event.gid = event.cgroup = None
         event.comm = ""
         return True
+
+
+def _image(
+    data: Any, begin: int, flags: int
+) -> tuple[str | None, tuple[str, ...] | None, str | None]:
+    """The executable, the arguments and the folder that an exec's record has after its event."""
+    exe_bytes, cwd_bytes, args_bytes = _exec_part(data, begin)
+    begin += _EXEC_BYTES
+    middle = exe_bytes + cwd_bytes
+    text = bytes(data[begin : begin + middle + args_bytes])
+    exe = path_of(text[:exe_bytes]) if exe_bytes else None
+    if exe is not None and flags & EXE_CUT:
+        # Only its end is known, which must not pass for a whole path.
+        exe = exe.removeprefix("/")
+    args = None if flags & ARGS_UNREADABLE else split_args(text[middle:])
+    return exe, args, None if flags & CWD_CUT else path_of(text[exe_bytes:middle])

@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from linnix_core import ProcessSample, start_time_ns
 from linnix_plugin_ebpf import wire
-from linnix_plugin_ebpf.events import comm_of
-from linnix_plugin_ebpf.wire import Thread
+from linnix_plugin_ebpf.wire import Thread, comm_of, state_of
 
 __all__ = ["Sampler", "processes_of"]
 
@@ -79,7 +78,7 @@ class Sampler:
                 max(thread.rss_pages, 0) * wire.PAGE_BYTES,
                 thread.threads,
                 None if thread.fds < 0 else thread.fds,
-                wire.state_of(thread.state),
+                state_of(thread.state),
                 None,
                 None,
                 self._cgroup_path(thread.cgroup),
@@ -90,11 +89,11 @@ class Sampler:
             if last_ns is not None and interval_ns > 0:
                 former = before.get(thread.pid)
                 if former is None or former.start_ns != thread.start_ns:
-                    # A little after the snapshot began it may have missed one that began then.
-                    former = _Usage(thread.start_ns, 0, 0, 0)
-                # Threads that end between two reads may take a little out of the sums.
-                sample.cpu_percent = max(usage.cpu_ns - former.cpu_ns, 0) * 100.0 / interval_ns
-                sample.read_bytes = max(usage.read_bytes - former.read_bytes, 0)
-                sample.write_bytes = max(usage.write_bytes - former.write_bytes, 0)
+                    former = _Usage(thread.start_ns, 0, 0, 0) if thread.start_ns > last_ns else None
+                if former is not None:
+                    # Threads that end between two reads may take a little out of the sums.
+                    sample.cpu_percent = max(usage.cpu_ns - former.cpu_ns, 0) * 100.0 / interval_ns
+                    sample.read_bytes = max(usage.read_bytes - former.read_bytes, 0)
+                    sample.write_bytes = max(usage.write_bytes - former.write_bytes, 0)
             samples.append(sample)
         return samples

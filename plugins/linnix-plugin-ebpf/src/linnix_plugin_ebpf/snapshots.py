@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
-from linnix_core import ProcessEvent, Record, start_time_ns
+from linnix_core import ProcessEvent, ProcessSample, Record, start_time_ns
 from linnix_plugin_ebpf.cgroups import CgroupPaths
-from linnix_plugin_ebpf.events import comm_of
 from linnix_plugin_ebpf.programs import Programs
 from linnix_plugin_ebpf.samples import Sampler, processes_of
-from linnix_plugin_ebpf.wire import Thread
+from linnix_plugin_ebpf.wire import Thread, comm_of
 from linnix_plugin_psutil import LinuxReader, ProcessTree
 
 __all__ = ["KernelSnapshots", "ProcSnapshots", "Snapshots", "seen_now"]
@@ -151,5 +150,13 @@ class ProcSnapshots:
 
 def seen_now() -> list[Record]:
     """Everyone who is running now, with what /proc tells while there is the right to read it."""
-    tree = ProcessTree(LinuxReader(), io=False, fds=False)
-    return [r for r in tree.poll(time.time_ns(), time.monotonic()) if r.type == "event"]
+    found = ProcessTree(LinuxReader(), io=False, fds=False).poll(time.time_ns(), time.monotonic())
+    # Those who only wait to be waited for: their exit has been, and will not be told.
+    dead = {
+        sample.pid
+        for sample in found
+        if isinstance(sample, ProcessSample)
+        and sample.state in {"Z", "X"}
+        and (sample.threads or 0) < 2
+    }
+    return [r for r in found if isinstance(r, ProcessEvent) and r.pid not in dead]

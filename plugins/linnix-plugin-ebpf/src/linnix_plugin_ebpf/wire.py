@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 from typing import NamedTuple
 
-__all__ = ["CGROUP", "EXEC", "EXIT", "FORK", "OOM", "Thread", "path_of", "split_args", "state_of"]
+__all__ = [
+    "CGROUP",
+    "EXEC",
+    "EXIT",
+    "FORK",
+    "OOM",
+    "Thread",
+    "comm_of",
+    "path_of",
+    "split_args",
+    "state_of",
+]
 
 FORK, EXEC, EXIT, OOM, CGROUP = 1, 2, 3, 4, 5
 
@@ -15,6 +27,9 @@ ARGS_CUT, ARGS_UNREADABLE, EXE_CUT, CWD_CUT = 1, 2, 4, 8
 CGROUP_V1 = 1 << 63
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+#: Names and paths that are remembered decoded: there are few, again and again.
+REMEMBERED = 4096
 
 #: ``struct event``: time, start, start of the parent, cgroup; pid, ppid, uid, gid; comm;
 #: kind, flags, exit status.
@@ -66,6 +81,13 @@ class Thread(NamedTuple):
     comm: bytes
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
+def comm_of(raw: bytes) -> str:
+    """The name of a process from the kernel's 16 bytes."""
+    return raw.partition(b"\0")[0].decode("utf-8", "backslashreplace")
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
 def path_of(parts: bytes) -> str:
     """A path from its parts as they were walked, the last one first.
 
@@ -90,6 +112,7 @@ def split_args(text: bytes) -> tuple[str, ...]:
     return tuple(text.removesuffix(b"\0").decode("utf-8", "backslashreplace").split("\0"))
 
 
+@functools.lru_cache(maxsize=REMEMBERED)
 def state_of(state: int) -> str:
     """The letter of ``/proc/PID/stat`` for the state bits of a task.
 
