@@ -43,11 +43,13 @@ if TYPE_CHECKING:
     from linnix_core.records import Health as Health
     from linnix_core.records import Incident as Incident
     from linnix_core.records import IncidentClass as IncidentClass
+    from linnix_core.records import IncidentProcess as IncidentProcess
     from linnix_core.records import Insight as Insight
     from linnix_core.records import Loss as Loss
     from linnix_core.records import Metric as Metric
     from linnix_core.records import ModelSpec as ModelSpec
     from linnix_core.records import Mount as Mount
+    from linnix_core.records import Origin as Origin
     from linnix_core.records import Pressure as Pressure
     from linnix_core.records import ProcessEvent as ProcessEvent
     from linnix_core.records import ProcessKey as ProcessKey
@@ -74,9 +76,9 @@ _MODULES = {
     "processes": "Process ProcessTable ProcessView start_time_ns",
     "records": (
         "CLASSES SEVERITIES Alert AllowedAction Answer CgroupSample Deployment Evidence "
-        "Fact Health Incident IncidentClass Insight Loss Metric ModelSpec Mount Pressure "
-        "ProcessEvent ProcessKey ProcessSample Query ReasonRequest Record RequestProcess Result "
-        "Severity Subject SystemSample"
+        "Fact Health Incident IncidentClass IncidentProcess Insight Loss Metric ModelSpec Mount "
+        "Origin Pressure ProcessEvent ProcessKey ProcessSample Query ReasonRequest Record "
+        "RequestProcess Result Severity Subject SystemSample"
     ),
     "settings": "Duration Secret Size",
 }

@@ -103,6 +103,7 @@ class Agent:
             host=self._stamp.host,
             run_id=self.run_id,
             boot_id=self._stamp.boot_id,
+            processes=self.processes.view,
         )
         self._reasoning = ReasonThread(reason=self._reason, publish=self._publish)
         self._alerts = AlertThread(

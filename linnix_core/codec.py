@@ -108,19 +108,25 @@ def _inbound(document: dict[str, Any]) -> dict[str, Any]:
     """The other way for what ``msgspec`` cannot know: the word ``class`` and the process key."""
     if "class" in document:
         document["class_"] = document.pop("class")
-    subject = document.get("subject")
-    if isinstance(subject, dict) and isinstance(key := subject.get("key"), dict):
-        subject["key"] = [key.get(name) for name in ProcessKey._fields]
+    tree = document.get("tree")
+    for holder in (
+        document.get("subject"),
+        document.get("origin"),
+        *(tree if isinstance(tree, list) else ()),
+    ):
+        for name in ("key", "parent"):
+            if isinstance(holder, dict) and isinstance(key := holder.get(name), dict):
+                holder[name] = [key.get(field) for field in ProcessKey._fields]
     return document
 
 
-_PLACE = re.compile(r"\$\.(?:class_|subject\.key\[(?P<field>\d)\])")
+_PLACE = re.compile(r"\$\.(?:class_|(?P<key>[\w.\[\]]+\.(?:key|parent))\[(?P<field>\d)\])")
 
 
 def _as_written(place: re.Match[str]) -> str:
     """A place in the line, from a place in what `_inbound` made of it."""
     field = place["field"]
-    return f"$.subject.key.{ProcessKey._fields[int(field)]}" if field else "$.class"
+    return f"$.{place['key']}.{ProcessKey._fields[int(field)]}" if field else "$.class"
 
 
 def json_schema() -> dict[str, Any]:

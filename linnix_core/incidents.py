@@ -11,6 +11,8 @@ from typing import Any
 import attrs
 
 from linnix_core.escape import printable
+from linnix_core.origins import origin_of, tree_around
+from linnix_core.processes import ProcessView
 from linnix_core.records import SEVERITIES, Alert, Evidence, Incident
 
 __all__ = ["IncidentBook", "IncidentView", "fingerprint"]
@@ -20,6 +22,10 @@ QUIET_NS = 300 * 10**9
 
 #: Nanoseconds between two updates of one incident: a storm of alerts is one message.
 UPDATE_EVERY_NS = 10 * 10**9
+
+#: Nanoseconds after its end in which an incident that comes back is the same one: whoever was
+#: told of it knows, and a rule that flaps calls nobody twice.
+REOPEN_NS = 900 * 10**9
 
 MAX_OPEN = 256
 MAX_CLOSED = 1024
@@ -54,9 +60,16 @@ class IncidentBook:
     """
 
     def __init__(
-        self, *, new_id: Callable[[], str], host: str = "", run_id: str = "", boot_id: str = ""
+        self,
+        *,
+        new_id: Callable[[], str],
+        host: str = "",
+        run_id: str = "",
+        boot_id: str = "",
+        processes: ProcessView | None = None,
     ) -> None:
         self._new_id = new_id
+        self._processes = processes if processes is not None else ProcessView()
         self._of_run: dict[str, Any] = {"host": host, "run_id": run_id, "boot_id": boot_id}
         self._open: dict[str, _Open] = {}
         self._closed: OrderedDict[str, Incident] = OrderedDict()
@@ -73,7 +86,7 @@ class IncidentBook:
                 if len(self._open) >= MAX_OPEN:
                     oldest = min(self._open, key=lambda m: self._open[m].incident.updated_ns)
                     published.append(self._close(oldest, alert.ts_ns))
-                published.append(self._begin(mark, alert))
+                published.append(self._reopen(mark, alert) or self._begin(mark, alert))
             elif (update := self._update(known, alert)) is not None:
                 published.append(update)
             return published
@@ -99,16 +112,39 @@ class IncidentBook:
             subject=alert.subject,
             rules=(alert.rule,),
             evidence=alert.evidence,
+            peak=alert.evidence[:1],
             actions=alert.actions,
             opened_ns=alert.ts_ns,
             updated_ns=alert.ts_ns,
             labels=alert.labels,
             id=self._new_id(),
             ts_ns=alert.ts_ns,
+            **self._around(alert),
             **self._of_run,
         )
         self._open[mark] = _Open(incident, {alert.rule: alert.evidence}, alert.ts_ns)
         return attrs.evolve(incident)
+
+    def _reopen(self, mark: str, alert: Alert) -> Incident | None:
+        """The incident of this fingerprint that was over a short while ago, open again."""
+        for closed in reversed(self._closed.values()):
+            if closed.fingerprint == mark:
+                break
+        else:
+            return None
+        if closed.closed_ns is None or not 0 <= alert.ts_ns - closed.closed_ns < REOPEN_NS:
+            return None
+        del self._closed[closed.id]
+        again = attrs.evolve(closed, closed_ns=None, reopened=closed.reopened + 1)
+        known = self._open[mark] = _Open(again, {}, alert.ts_ns - UPDATE_EVERY_NS)
+        return self._update(known, alert)
+
+    def _around(self, alert: Alert) -> dict[str, Any]:
+        """The tree around the subject of an alert, and where it came from."""
+        if alert.subject.key is None:
+            return {}
+        tree = tree_around(alert.subject.key, self._processes)
+        return {"tree": tree, "origin": origin_of(tree)}
 
     def _update(self, known: _Open, alert: Alert) -> Incident | None:
         before = known.incident
@@ -116,6 +152,7 @@ class IncidentBook:
         known.evidence[alert.rule] = alert.evidence
         while len(known.evidence) > 16:
             del known.evidence[next(iter(known.evidence))]
+        around = self._around(alert) if worse else {}
         known.incident = attrs.evolve(
             before,
             severity=alert.severity if worse else before.severity,
@@ -125,10 +162,12 @@ class IncidentBook:
             change="worse" if worse else "updated",
             rules=tuple(known.evidence),
             evidence=tuple(item for items in known.evidence.values() for item in items)[:64],
+            peak=_higher(before.peak, alert.evidence[:1]),
             actions=alert.actions or before.actions,
             alerts=before.alerts + 1,
             updated_ns=max(alert.ts_ns, before.updated_ns),
             ts_ns=alert.ts_ns,
+            **around,
         )
         if not worse and alert.ts_ns - known.published_ns < UPDATE_EVERY_NS:
             return None
@@ -141,7 +180,8 @@ class IncidentBook:
             for mark, known in self._open.items()
             if now_ns - known.incident.updated_ns >= QUIET_NS
         ]
-        return [self._close(mark, now_ns) for mark in over]
+        # Whenever somebody looks, it was over then: a replay looks less often.
+        return [self._close(mark, self._open[mark].incident.updated_ns + QUIET_NS) for mark in over]
 
     def _close(self, mark: str, now_ns: int) -> Incident:
         incident = attrs.evolve(
@@ -151,6 +191,16 @@ class IncidentBook:
         if len(self._closed) > MAX_CLOSED:
             self._closed.popitem(last=False)
         return attrs.evolve(incident)
+
+
+def _higher(peak: tuple[Evidence, ...], measured: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
+    """The largest of each kind of measurement, with one more; bounded as the evidence is."""
+    largest = {(item.name, item.unit): item for item in peak}
+    for item in measured:
+        known = largest.get((item.name, item.unit))
+        if known is None or item.value > known.value:
+            largest[item.name, item.unit] = item
+    return tuple(largest.values())[-16:]
 
 
 def _summary(alert: Alert) -> str:

@@ -348,7 +348,7 @@ class ProcessView:
         with self._table._lock:
             return [_copy(child) for child in self._living_children(key)]
 
-    def descendants(self, key: ProcessKey) -> list[Process]:
+    def descendants(self, key: ProcessKey, limit: int | None = None) -> list[Process]:
         """The living processes below this one, nearest first, without itself."""
         with self._table._lock:
             found: list[Process] = []
@@ -365,6 +365,8 @@ class ProcessView:
                         below.append(child_key)
                         if (child := self._table._live.get(child_key)) is not None:
                             found.append(_copy(child))
+                            if len(found) == limit:
+                                return found
                 level = below
             return found
 

@@ -32,11 +32,13 @@ __all__ = [
     "Health",
     "Incident",
     "IncidentClass",
+    "IncidentProcess",
     "Insight",
     "Loss",
     "Metric",
     "ModelSpec",
     "Mount",
+    "Origin",
     "Pressure",
     "ProcessEvent",
     "ProcessKey",
@@ -332,13 +334,49 @@ class Alert:
     type: Literal["alert"] = attrs.field(default="alert", init=False)
 
 
+@attrs.frozen
+class IncidentProcess:
+    """One process of the tree around an incident, as it was when that opened or got worse.
+
+    ``cpu_percent`` and ``rss_bytes`` are those of its latest sample.
+    """
+
+    key: ProcessKey
+    relation: Literal["ancestor", "subject", "descendant"]
+    parent: ProcessKey | None = None
+    comm: str = ""
+    exe: str | None = None
+    args: tuple[str, ...] | None = None
+    uid: int | None = None
+    cgroup: str | None = None
+    cpu_percent: float | None = None
+    rss_bytes: int | None = None
+    ended_ns: int | None = None
+
+
+@attrs.frozen
+class Origin:
+    """Where the process of an incident came from, read off its ancestors and its cgroup.
+
+    ``name`` is the comm of the daemon, the unit of the service or session, or the id of
+    the container; ``key`` the ancestor that told, if one did.
+    """
+
+    kind: Literal["cron", "ssh", "container", "service", "session"]
+    name: str
+    key: ProcessKey | None = None
+
+
 @attrs.define
 class Incident:
     """Alerts with one fingerprint: what people are told about.
 
     ``fingerprint`` is made of class, root executable and cgroup. Each publication is a
     new record with a new ``seq`` and the same ``id``; ``change`` says why it was
-    published. ``alerts`` counts all of them, ``evidence`` holds the latest of each rule.
+    published. ``alerts`` counts all of them, ``evidence`` holds the latest of each rule and
+    ``peak`` the largest first number of each. One that comes back soon after it was closed
+    is updated, not opened: ``reopened`` counts how often. ``tree`` is the tree around the
+    subject, the oldest ancestor first.
     """
 
     fingerprint: str
@@ -349,8 +387,12 @@ class Incident:
     change: Literal["opened", "worse", "updated", "closed"] = "opened"
     rules: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    peak: tuple[Evidence, ...] = ()
     actions: tuple[str, ...] = ()
+    origin: Origin | None = None
+    tree: tuple[IncidentProcess, ...] = ()
     alerts: int = 1
+    reopened: int = 0
     opened_ns: int = 0
     updated_ns: int = 0
     closed_ns: int | None = None

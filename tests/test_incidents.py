@@ -12,16 +12,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linnix_core import SEVERITIES, Alert, Evidence, Incident, ProcessKey, Subject
+from linnix_core import (
+    SEVERITIES,
+    Alert,
+    Evidence,
+    Incident,
+    ProcessEvent,
+    ProcessKey,
+    ProcessSample,
+    ProcessTable,
+    Subject,
+    decode,
+    encode,
+)
 from linnix_core.incidents import (
     MAX_CLOSED,
     MAX_OPEN,
     QUIET_NS,
+    REOPEN_NS,
     UPDATE_EVERY_NS,
     IncidentBook,
     IncidentView,
     fingerprint,
 )
+from linnix_core.origins import MAX_ANCESTORS, MAX_DESCENDANTS
 
 SECOND = 10**9
 
@@ -179,7 +193,7 @@ def test_another_alert_keeps_it_open():
 def test_an_alert_after_the_quiet_opens_a_new_one_and_closes_the_old():
     kept = book()
     kept.add(alert(at_s=0))
-    published = kept.add(alert(at_s=301))
+    published = kept.add(alert(at_s=1201))
     assert changes(published) == [("i1", "closed"), ("i2", "opened")]
 
 
@@ -211,7 +225,7 @@ def test_too_many_open_ones_close_the_one_that_was_quiet_longest():
 def test_closed_ones_are_remembered_within_bounds():
     kept = book()
     for number in range(MAX_CLOSED + 5):
-        kept.add(alert(at_s=number * 301))
+        kept.add(alert(at_s=number * 1201))
     assert kept.view.get("i1") is None
     assert kept.view.get("i10").change == "closed"
     assert len(kept.view.recent(10**6)) == MAX_CLOSED + 1
@@ -316,13 +330,15 @@ def test_every_incident_opens_once_closes_once_and_never_gets_milder(story):
         told = [incident.change for incident in life]
         assert told[0] == "opened"
         assert told[-1] == "closed"
-        assert set(told[1:-1]) <= {"worse", "updated"}
+        assert set(told[1:-1]) <= {"worse", "updated", "closed"}
+        assert "opened" not in told[1:]
+        assert life[-1].reopened == told.count("closed") - 1
         ranks = [SEVERITIES.index(incident.severity) for incident in life]
         assert ranks == sorted(ranks)
         for before, after in itertools.pairwise(life):
             assert (after.change == "worse") == (after.severity != before.severity)
             assert after.alerts >= before.alerts
-            if after.change == "updated":
+            if after.change == "updated" and before.change != "closed":
                 assert after.ts_ns - before.ts_ns >= UPDATE_EVERY_NS
     assert sum(life[-1].alerts for life in lives.values()) == len(story)
 
@@ -330,3 +346,141 @@ def test_every_incident_opens_once_closes_once_and_never_gets_milder(story):
 @pytest.mark.parametrize("severity", SEVERITIES)
 def test_every_severity_can_open_one(severity):
     assert book().add(alert(severity=severity))[0].severity == severity
+
+
+# --- what is around it --------------------------------------------------------------------
+
+
+def line_of(*comms: str, cgroup: str | None = None) -> tuple[ProcessTable, ProcessKey]:
+    """Processes, each the child of the one before; the table, and the key of the last."""
+    table = ProcessTable()
+    for number, comm in enumerate(comms, 1):
+        table.update(
+            [
+                ProcessEvent(
+                    "fork",
+                    number,
+                    number * SECOND,
+                    ppid=number - 1 or None,
+                    comm=comm,
+                    exe=f"/usr/bin/{comm}",
+                    cgroup=cgroup,
+                    boot_id="b",
+                )
+            ]
+        )
+    return table, ProcessKey("b", len(comms), len(comms) * SECOND)
+
+
+def opened(table: ProcessTable, key: ProcessKey) -> Incident:
+    kept = IncidentBook(new_id=lambda: "i1", processes=table.view)
+    (incident,) = kept.add(alert(subject=Subject(key)))
+    return incident
+
+
+def test_an_incident_shows_the_tree_around_its_subject():
+    table, key = line_of("systemd", "cron", "sh")
+    for number, rss in ((10, 5), (11, 50)):
+        child = ProcessEvent("fork", number, number * SECOND, ppid=3, comm="job", boot_id="b")
+        sample = ProcessSample(number, number * SECOND, SECOND, rss_bytes=rss, boot_id="b")
+        table.update([child, sample])
+    tree = opened(table, key).tree
+    assert [(one.relation, one.comm, one.key.pid) for one in tree] == [
+        ("ancestor", "systemd", 1),
+        ("ancestor", "cron", 2),
+        ("subject", "sh", 3),
+        ("descendant", "job", 11),
+        ("descendant", "job", 10),
+    ]
+    assert (tree[2].parent, tree[2].exe) == (tree[1].key, "/usr/bin/sh")
+
+
+def test_the_tree_is_bounded_in_every_direction():
+    table, key = line_of(*(f"p{number}" for number in range(200)))
+    table.update(
+        ProcessEvent("fork", 1000 + n, (1000 + n) * SECOND, ppid=200, comm="job", boot_id="b")
+        for n in range(3000)
+    )
+    assert len(opened(table, key).tree) == MAX_ANCESTORS + 1 + MAX_DESCENDANTS
+
+
+def test_an_incident_about_nobody_or_about_somebody_unknown_has_no_tree():
+    table, _ = line_of("systemd")
+    assert opened(table, ProcessKey("b", 99, 0)).tree == ()
+    (incident,) = book().add(alert())
+    assert (incident.tree, incident.origin) == ((), None)
+
+
+@pytest.mark.parametrize(
+    ("comms", "cgroup", "kind", "name"),
+    [
+        (("systemd", "cron", "sh", "job"), "/system.slice/cron.service", "cron", "cron"),
+        (("systemd", "sshd", "bash"), "/user.slice/session-3.scope", "ssh", "sshd"),
+        (("systemd", "nginx"), "/system.slice/nginx.service", "service", "nginx.service"),
+        (("systemd", "bash"), "/user.slice/user-0.slice/session-3.scope", "session",
+         "session-3.scope"),
+        (("sh",), f"/system.slice/docker-{'a1' * 32}.scope", "container", "a1" * 32),
+        (("sh",), f"/docker/{'b2' * 32}", "container", "b2" * 32),
+        (("sh",), f"/kubepods/burstable/pod12-34/{'c3' * 32}", "container", "c3" * 32),
+        (("sh",), f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{'d4' * 32}.scope",
+         "container", "d4" * 32),
+        (("sh",), "/lxc.payload.web/system.slice", "container", "web"),
+    ],
+)  # fmt: skip
+def test_an_incident_says_where_its_subject_came_from(comms, cgroup, kind, name):
+    table, key = line_of(*comms, cgroup=cgroup)
+    origin = opened(table, key).origin
+    assert (origin.kind, origin.name) == (kind, name)
+
+
+@pytest.mark.parametrize("cgroup", [None, "/", "/build", "/docker/short", "/a.service.d/x"])
+def test_where_nothing_tells_the_origin_is_not_known(cgroup):
+    table, key = line_of("init", "make", cgroup=cgroup)
+    assert opened(table, key).origin is None
+
+
+def test_a_daemon_itself_did_not_come_from_itself():
+    table, key = line_of("init", "cron")
+    assert opened(table, key).origin is None
+
+
+def test_the_peak_is_the_largest_that_each_rule_measured():
+    kept = book()
+    for value in (5, 9, 7):
+        kept.add(alert(evidence=(Evidence("forks", value, "forks"), Evidence("limit", 3, "forks"))))
+    kept.add(alert("other", evidence=(Evidence("rss", 1, "By"),)))
+    (incident,) = kept.view.open()
+    assert incident.peak == (Evidence("forks", 9, "forks"), Evidence("rss", 1, "By"))
+
+
+def test_one_that_comes_back_soon_is_the_same_and_no_news():
+    kept = book()
+    kept.add(alert(at_s=0, severity="high"))
+    (closed,) = kept.close_quiet(QUIET_NS)
+    (again,) = kept.add(alert(at_s=400))
+    assert (again.id, again.change, again.reopened) == (closed.id, "updated", 1)
+    assert (again.alerts, again.closed_ns, again.opened_ns) == (2, None, 0)
+    assert kept.view.get(closed.id) == again
+
+
+def test_one_that_comes_back_worse_is_news():
+    kept = book()
+    kept.add(alert(at_s=0, severity="low"))
+    kept.close_quiet(QUIET_NS)
+    (again,) = kept.add(alert(at_s=400, severity="critical"))
+    assert (again.change, again.reopened) == ("worse", 1)
+
+
+def test_one_that_comes_back_much_later_is_another():
+    kept = book()
+    kept.add(alert(at_s=0))
+    kept.close_quiet(QUIET_NS)
+    (later,) = kept.add(alert(at_s=(QUIET_NS + REOPEN_NS) / SECOND))
+    assert (later.id, later.change, later.reopened) == ("i2", "opened", 0)
+
+
+def test_an_incident_with_all_of_that_is_one_line_and_comes_back_from_it():
+    table, key = line_of("cron", "sh", "job", cgroup="/x")
+    incident = opened(table, key)
+    assert incident.origin is not None
+    assert decode(encode(incident)) == incident
