@@ -35,8 +35,9 @@ __all__ = ["EbpfCollector", "EbpfConfig"]
 #: Records that are decoded and handed over together.
 CHUNK = 2048
 
-#: Seconds between two looks into the ring while it fills: many records for one look.
-LOOK_EVERY_S = 0.005
+#: Seconds between two looks into the ring while it fills: many records for one look. The
+#: smallest ring that is sensible holds what comes in ten times as long.
+LOOK_EVERY_S = 0.01
 
 #: Seconds to sleep at most when nothing comes; a stop is noticed after that.
 SLEEP_S = 0.2
@@ -72,7 +73,7 @@ class EbpfConfig:
         validator=_not_negative,
         metadata={"help": "events per second of one cgroup, more are throttled; 0: no limit"},
     )
-    snapshot_interval: Duration = attrs.field(
+    sample_interval: Duration = attrs.field(
         default=Duration(1.0),
         validator=_not_negative,
         metadata={"help": "between two measurements of every process; 0: none"},
@@ -180,7 +181,7 @@ class EbpfCollector:
         programs = self._programs
         assert programs is not None
         self._emit(sink, [])
-        interval_s = self._config.snapshot_interval
+        interval_s = self._config.sample_interval
         account_due = snapshot_due = time.monotonic()
         while not stop.is_set():
             came = self._drain(programs, sink)
@@ -289,7 +290,7 @@ class EbpfCollector:
             self._proc_only = str(error)
             self._snapshots = ProcSnapshots()
             return
-        if self._config.snapshot_interval:
+        if self._config.sample_interval:
             ts_ns = records[-1].ts_ns if records else time.time_ns()
             records.append(self._system.sample(ts_ns, moment, self._snapshots.count))
         else:

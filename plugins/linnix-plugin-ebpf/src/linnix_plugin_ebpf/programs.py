@@ -7,7 +7,9 @@ import ctypes
 import hashlib
 import mmap
 import os
+import re
 import resource
+from collections.abc import Iterable
 from importlib import resources
 from typing import NamedTuple
 
@@ -65,7 +67,6 @@ class Programs:
         self._lib = lib
         self._cpus = lib.number("processors", lib.libbpf_num_possible_cpus())
         self._ring_bytes = ring_bytes(ring_size)
-        self.without: tuple[str, ...] = ()
         with Btf(lib) as btf:
             chosen = _variants(btf)
             self.v1_subsystems = {
@@ -73,14 +74,18 @@ class Programs:
                 for name in ("memory", "pids", "cpuacct", "cpu", "devices", "freezer")
             }
         _raise_memory_limit()
-        optional = [name for name in chosen if name not in (*LIFECYCLE, *EXIT)]
-        try:
-            self._object = self._load(image, chosen)
-        except BpfError:
-            # One that is optional may be what an unusual kernel does not take.
-            chosen = [name for name in chosen if name not in optional]
-            self._object = self._load(image, chosen)
-            self.without = tuple(optional)
+        self.without: tuple[str, ...] = ()
+        while True:
+            try:
+                self._object = self._load(image, chosen)
+                break
+            except BpfError as error:
+                # An unusual kernel may not take one that a run can do without.
+                refused = _refused(error.log)
+                if refused not in chosen or refused in (*LIFECYCLE, *EXIT):
+                    raise
+                chosen.remove(refused)
+                self.without += (refused,)
         self._chosen = chosen
         self.ring_fd = self._object.map_fd("ring")
         self.ring = Ring(self.ring_fd, self._ring_bytes)
@@ -186,6 +191,12 @@ def _variants(btf: Btf) -> list[str]:
     chosen += [name for name in CGROUPS if btf.tracepoint_arguments(name)]
     chosen.append(SNAPSHOT)
     return chosen
+
+
+def _refused(log: Iterable[str]) -> str:
+    """The program that libbpf complained of last, or nothing."""
+    found = re.findall(r"prog '(\w+)':", "\n".join(log))
+    return found[-1] if found else ""
 
 
 def _raise_memory_limit() -> None:
