@@ -91,8 +91,10 @@ def _is_secret_value(name: str, value: str) -> bool:
 # The name and the sign of an assignment: name=, "name": , \"name\": , name => , name:
 _NAME = re.compile(r"(?<![\w.\-])(?P<name>[\w.\-]++)\\*[\"']?\s*+(?:=>|:=|(?P<colon>:)|=)\s*+")
 _VALUE = re.compile(
-    r"(?P<quote>[\"'])(?:\\.|(?!(?P=quote)).)*+"
-    r"|(?P<escaped>\\+[\"'])(?:(?!(?P=escaped)).)*+"
+    # Not possessive: before 3.11.5 Python gets that wrong for a group (gh-106052), and
+    # nothing follows that could make it go back.
+    r"(?P<quote>[\"'])(?:\\.|(?!(?P=quote)).)*"
+    r"|(?P<escaped>\\+[\"'])(?:(?!(?P=escaped)).)*"
     r"|(?:(?:bearer|basic|token|digest|apikey)\s+)?[^\s\"'&;]++",
     re.IGNORECASE | re.DOTALL,
 )

@@ -73,6 +73,12 @@ class EbpfConfig:
         validator=_not_negative,
         metadata={"help": "events per second of one cgroup, more are throttled; 0: no limit"},
     )
+    switches: bool = attrs.field(
+        default=True,
+        metadata={
+            "help": "time every switch of a processor, so that CPU time of short lives is exact"
+        },
+    )
     sample_interval: Duration = attrs.field(
         default=Duration(1.0),
         validator=_not_negative,
@@ -118,7 +124,12 @@ class EbpfCollector:
         """Load and attach, and find out who is there already."""
         requirements.check()
         try:
-            programs = Programs(Libbpf(), read_object(), ring_size=self._config.ring_size)
+            programs = Programs(
+                Libbpf(),
+                read_object(),
+                ring_size=self._config.ring_size,
+                switches=self._config.switches,
+            )
         except LibbpfMissing as error:
             raise PluginUnavailable(
                 f"libbpf is missing: {error}",

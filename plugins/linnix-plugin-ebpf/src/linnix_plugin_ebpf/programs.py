@@ -26,6 +26,7 @@ LIFECYCLE = ("sched_process_fork", "sched_process_exec")
 EXIT = ("sched_process_exit", "sched_process_exit_until_6_15")
 OOM = ("mark_victim", "mark_victim_until_6_7")
 CGROUPS = ("cgroup_mkdir", "cgroup_rename")
+SWITCH = "sched_switch"
 SNAPSHOT = "snapshot"
 
 _READ_BYTES = 32_768  # as much as the kernel's buffer of an iterator holds
@@ -63,12 +64,14 @@ class Programs:
     ``without`` lists programs that the kernel refused and that a run can do without.
     """
 
-    def __init__(self, lib: Libbpf, image: bytes, *, ring_size: int) -> None:
+    def __init__(self, lib: Libbpf, image: bytes, *, ring_size: int, switches: bool = True) -> None:
         self._lib = lib
         self._cpus = lib.number("processors", lib.libbpf_num_possible_cpus())
         self._ring_bytes = ring_bytes(ring_size)
         with Btf(lib) as btf:
             chosen = _variants(btf)
+            if not switches:
+                chosen.remove(SWITCH)
             self.v1_subsystems = {
                 name: btf.enum_value("cgroup_subsys_id", f"{name}_cgrp_id")
                 for name in ("memory", "pids", "cpuacct", "cpu", "devices", "freezer")
@@ -99,7 +102,7 @@ class Programs:
         try:
             loading.resize("ring", self._ring_bytes)
             loading.resize("counters", self._cpus)
-            for name in (*LIFECYCLE, *EXIT, *OOM, *CGROUPS, SNAPSHOT):
+            for name in (*LIFECYCLE, *EXIT, *OOM, *CGROUPS, SWITCH, SNAPSHOT):
                 if name not in chosen:
                     loading.leave_out(name)
             loading.load()
@@ -145,7 +148,8 @@ class Programs:
 
     def missed(self) -> int:
         """Events that no program saw, because one was interrupted by itself."""
-        return sum(self._object.missed(name) for name in self._chosen if name != SNAPSHOT)
+        events = [name for name in self._chosen if name not in (SWITCH, SNAPSHOT)]
+        return sum(map(self._object.missed, events))
 
     def throttled_groups(self) -> dict[int, int]:
         """Events throttled since the start for each cgroup id that is remembered."""
@@ -189,8 +193,7 @@ def _variants(btf: Btf) -> list[str]:
     if told := btf.tracepoint_arguments("mark_victim"):
         chosen.append(OOM[0] if told > 1 else OOM[1])
     chosen += [name for name in CGROUPS if btf.tracepoint_arguments(name)]
-    chosen.append(SNAPSHOT)
-    return chosen
+    return [*chosen, SWITCH, SNAPSHOT]
 
 
 def _refused(log: Iterable[str]) -> str:

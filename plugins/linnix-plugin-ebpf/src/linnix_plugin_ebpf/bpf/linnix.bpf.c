@@ -59,6 +59,19 @@ struct {
 	__type(value, u8);
 } exited SEC(".maps");
 
+struct arrival {
+	u64 time_ns;
+	u64 used_ns;
+	u32 tid;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct arrival);
+} arrivals SEC(".maps");
+
 /* The last part of a path may begin where the limit ends. */
 #define PATH_ROOM (MAX_PATH_BYTES + MAX_NAME_BYTES)
 
@@ -347,6 +360,41 @@ int sched_process_exec(u64 *ctx)
 	return 0;
 }
 
+/* --- CPU time ------------------------------------------------------------------------- */
+
+/*
+ * The scheduler adds up the time of a task when it is interrupted by a tick or switched
+ * out, so most short lives end with a sum of zero. Here each processor notes when it
+ * switched to whom, and what that one had used by then.
+ */
+SEC("tp_btf/sched_switch")
+int sched_switch(u64 *ctx)
+{
+	struct task_struct *next = (void *)ctx[2];
+	u32 zero = 0;
+	struct arrival *arrival = bpf_map_lookup_elem(&arrivals, &zero);
+
+	if (!arrival)
+		return 0;
+	arrival->time_ns = bpf_ktime_get_ns();
+	arrival->used_ns = next->se.sum_exec_runtime;
+	arrival->tid = next->pid;
+	return 0;
+}
+
+/* What the running task has used until now. */
+static __always_inline u64 cpu_time_of(struct task_struct *task)
+{
+	u64 known = task->se.sum_exec_runtime, exact;
+	u32 zero = 0;
+	struct arrival *arrival = bpf_map_lookup_elem(&arrivals, &zero);
+
+	if (!arrival || arrival->tid != (u32)task->pid)
+		return known; /* it has not been switched to since this began */
+	exact = arrival->used_ns + bpf_ktime_get_ns() - arrival->time_ns;
+	return exact > known ? exact : known;
+}
+
 /* --- exit ----------------------------------------------------------------------------- */
 
 static __always_inline int emit_exit(struct task_struct *task)
@@ -371,7 +419,7 @@ static __always_inline int emit_exit(struct task_struct *task)
 								      leader->exit_code;
 	/* utime and stime count ticks, and are 0 for short lives. The threads that were
 	 * released before are summed in the signal; a leader that is waited for is not. */
-	exit->cpu_ns = signal->sum_sched_runtime + task->se.sum_exec_runtime;
+	exit->cpu_ns = signal->sum_sched_runtime + cpu_time_of(task);
 	if (task != leader)
 		exit->cpu_ns += leader->se.sum_exec_runtime;
 	exit->max_rss_pages = signal->maxrss;
