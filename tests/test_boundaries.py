@@ -240,6 +240,15 @@ def test_every_plugin_declares_the_core_that_it_is_for(plugin):
     assert "linnix-core>=0.1,<0.2" in project(plugin)["project"]["dependencies"]
 
 
+@by_every_name
+def test_what_is_needed_from_this_repository_is_taken_from_it(plugin):
+    # uv builds nothing of a workspace as long as one of its members is missing here.
+    described = project(plugin)
+    needed = {normal(Requirement(line).name) for line in requirements_in(described)}
+    here = {"linnix-core", *(path.name for path in PLUGINS)}
+    assert needed & here == set(described["tool"]["uv"]["sources"])
+
+
 @pytest.mark.parametrize("folder", [ROOT, *PLUGINS], ids=lambda path: path.name)
 def test_nothing_is_pinned(folder):
     described = project(folder)

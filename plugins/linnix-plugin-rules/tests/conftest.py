@@ -73,13 +73,22 @@ class Host:
             self.exit(self.fork(parent))
             self.wait(every)
 
-    def exec(self, proc, comm):
-        self.event("exec", proc, comm=comm, exe=f"/usr/bin/{comm}")
+    def exec(self, proc, comm, *args, **more):
+        self.event("exec", proc, comm=comm, exe=f"/usr/bin/{comm}", args=(comm, *args), **more)
 
-    def exit(self, proc):
-        self.event("exit", proc)
+    def exit(self, proc, **more):
+        self.event("exit", proc, **more)
 
-    def sample(self, proc, *, cpu=None, rss=None, interval=5.0):
+    def jobs(self, parent, count, comm="true", *, lives=0.001, every=0.01, **ending):
+        """Children that start a program and end."""
+        for _ in range(count):
+            job = self.fork(parent)
+            self.exec(job, comm)
+            self.wait(lives)
+            self.exit(job, **ending)
+            self.wait(every)
+
+    def sample(self, proc, *, cpu=None, rss=None, interval=5.0, **more):
         self.records.append(
             ProcessSample(
                 pid=proc.pid,
@@ -89,6 +98,7 @@ class Host:
                 rss_bytes=rss,
                 ts_ns=self.ts_ns,
                 boot_id=BOOT,
+                **more,
             )
         )
 
@@ -120,7 +130,7 @@ def alerts_of():
 
     def judge(rules, records):
         engine = Engine(parse_rules(rules, "rules.yaml").rules)
-        later = ProcessEvent("oom", pid=1, start_ns=0, ts_ns=records[-1].ts_ns + SECOND)
+        later = ProcessEvent("seen", pid=1, start_ns=0, ts_ns=records[-1].ts_ns + SECOND)
         return engine.handle([*records, later])
 
     return judge

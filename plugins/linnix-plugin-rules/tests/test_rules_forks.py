@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from linnix_core import Evidence, ProcessEvent, Subject
 from linnix_plugin_rules.tree import Process
-from linnix_plugin_rules.windows import MAX_ENTRIES, TICKS, ForkWindow
+from linnix_plugin_rules.windows import MAX_ENTRIES, TICKS, EventWindow
 
 BURST = "- {name: burst, severity: high, detector: fork_burst, threshold: 30, window_seconds: 5}"
 RATE = "- {name: rate, detector: forks_per_sec, threshold: 10, duration: 2}"
@@ -328,7 +328,7 @@ TOPS = dict(zip(PROCESSES, [PROCESSES[0], PROCESSES[0], PROCESSES[0], PROCESSES[
 )
 @settings(deadline=None)
 def test_a_window_counts_what_a_list_of_all_forks_would(seconds, steps):
-    window, made, now_ns = ForkWindow(seconds), [], 10**18
+    window, made, now_ns = EventWindow(seconds), [], 10**18
     tick_ns = int(seconds * 1e9) // TICKS
     for wait, forker, count in steps:
         now_ns += int(wait * wait * seconds * 1e9)
@@ -342,26 +342,49 @@ def test_a_window_counts_what_a_list_of_all_forks_would(seconds, steps):
         assert window.total >= sum(
             ts_ns > now_ns - seconds * 1e9 * (1 - 1 / TICKS) for ts_ns, _ in made
         )
-        assert window.by_origin == Counter(map(ORIGINS.get, young))
+        assert window.by_group == Counter(map(ORIGINS.get, young))
         heaviest = window.heaviest_tree()
         tops = Counter(TOPS[who] for who in young if who is not None)
-        assert (heaviest.forks if heaviest else 0) == max(tops.values(), default=0)
-        for origin in set(window.by_origin) - {None}:
-            assert window.tree_of(origin).forks == window.by_origin[origin]
+        assert (heaviest.total if heaviest else 0) == max(tops.values(), default=0)
+        for origin in set(window.by_group) - {None}:
+            assert window.tree_of(origin).total == window.by_group[origin]
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.floats(0, 1.2), st.sampled_from(PROCESSES), st.booleans()), max_size=60
+    )
+)
+@settings(deadline=None)
+def test_what_is_taken_back_does_not_count(steps):
+    window, living, now_ns = EventWindow(2, removable=True), [], 10**18
+    tick_ns = window.length_ns // TICKS
+    for wait, forker, takes_back in steps:
+        now_ns += int(wait * wait * 2e9)
+        if takes_back and living:
+            then_ns, who = living.pop(0)
+            window.take_back(then_ns, who, who)
+        living.append((now_ns, forker))
+        window.add(now_ns, forker, forker)
+        young = [who for ts, who in living if ts // tick_ns > now_ns // tick_ns - TICKS]
+        assert window.total == len(young)
+        assert {who: n for who, n in window.by_group.items() if n} == Counter(young)
+    window.add(now_ns + 10**11, None, None)
+    assert window.total == len(window._entries) == len(window._index) == len(window.by_group) == 1
 
 
 def test_a_window_stays_exact_and_small_when_everybody_forks():
-    window = ForkWindow(10)
+    window = EventWindow(10)
     root = Process("b", 3, 3, None, "bomb", None, None)
     count = 3 * MAX_ENTRIES
     for n in range(count):
         process = Process("b", n, n, root, "bomb", None, None)
         window.add(10**18 + n * 100_000, process, root)
     assert window.total == count
-    assert window.sampled == window.heaviest_tree().forks == MAX_ENTRIES
-    assert len(window._ticks) <= MAX_ENTRIES + TICKS
+    assert window.sampled == window.heaviest_tree().total == MAX_ENTRIES
+    assert len(window._entries) <= MAX_ENTRIES + TICKS
     window.add(10**18 + 60 * 10**9, None, None)
-    assert window.total == window.sampled == len(window._ticks) == len(window.by_origin) == 1
+    assert window.total == window.sampled == len(window._entries) == len(window.by_group) == 1
 
 
 @pytest.mark.parametrize("threshold", [500, 5000])

@@ -20,6 +20,12 @@ def event(kind, pid, start_ns=5, ppid=None, parent_start_ns=None, **more):
     )
 
 
+def exit_of(tree, *args):
+    process = tree.find(event("exit", *args))
+    if process is not None:
+        tree.exit(process, 0)
+
+
 def sampled(tree, pid, start_ns=5, **more):
     return tree.sampled(ProcessSample(pid=pid, start_ns=start_ns, interval_ns=1, **more))
 
@@ -134,13 +140,13 @@ def test_children_of_init_begin_a_tree_of_their_own(tree):
 
 
 def test_an_exit_of_a_stranger_leaves_nothing_behind(tree):
-    tree.exit(event("exit", 10))
+    exit_of(tree, 10)
     assert len(tree) == 0
 
 
 def test_an_exit_of_an_earlier_owner_of_the_pid_changes_nothing(tree):
     tree.learn(event("seen", 10, 50))
-    tree.exit(event("exit", 10, 5))
+    exit_of(tree, 10, 5)
     assert len(tree) == 1
 
 
@@ -180,7 +186,7 @@ def test_a_relay_leaves_no_chain_of_the_dead(tree):
     for pid in range(11, 200):
         child = Watched("", pid, pid, runner, "runner", None, None)
         tree._insert(child)
-        tree.exit(event("exit", runner.pid, runner.start_ns))
+        exit_of(tree, runner.pid, runner.start_ns)
         dead.append(weakref.ref(runner))
         runner = child
     del child

@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
 from linnix_core import (
     Alert,
+    CgroupSample,
     IncidentClass,
     Loss,
     ProcessEvent,
     ProcessSample,
     Record,
     Severity,
-    Subject,
     SystemSample,
 )
+from linnix_plugin_rules.counting import (
+    NEVER,
+    Adder,
+    CountDetector,
+    EventDetector,
+    ForkDetector,
+    OomKill,
+)
 from linnix_plugin_rules.detector import Detector, Finding
-from linnix_plugin_rules.forks import NEVER, ForkDetector
+from linnix_plugin_rules.memory import MemoryLeft, RssGrowth
+from linnix_plugin_rules.pressure import Groups, PressureDetector
 from linnix_plugin_rules.rounds import Round, RoundDetector
+from linnix_plugin_rules.templates import Template
 from linnix_plugin_rules.tree import MAX_PROCESSES, Process, Tree
-from linnix_plugin_rules.windows import ForkWindow
+from linnix_plugin_rules.windows import EventWindow
 
 __all__ = ["Engine", "Rule"]
 
 #: Records come nearly in order; one that is older than this shows that the clock was set back.
 CLOCK_SET_BACK_NS = 60_000_000_000
 
-#: A round of samples is complete when a record is this much younger, at the latest.
+#: Samples of one moment are complete when a record is this much younger, at the latest.
 ROUND_NS = 500_000_000
 
 #: Pairs of rule and subject whose last alert is remembered.
 MAX_COOLDOWNS = 8_192
+
+#: Cgroups that are judged together, and victims of which a counter will tell once more.
+MAX_GROUPS = 8_192
 
 
 @attrs.frozen
@@ -45,11 +58,22 @@ class Rule:
     severity: Severity = "info"
     cooldown_s: float = 60
     class_: IncidentClass | None = None
+    message: Template | None = None
+    labels: Mapping[str, str] | None = None
+    actions: tuple[Template, ...] = ()
 
     @property
     def cooldown_ns(self) -> int:
-        """How long it stays silent about one process; never shorter than a tenth of a second."""
+        """How long it stays silent about one subject; never shorter than a tenth of a second."""
         return int(max(self.cooldown_s, 0.1) * 1e9)
+
+
+@attrs.frozen
+class _Stream:
+    """Rules that count the same events over the same time share a window."""
+
+    window: EventWindow
+    rules: list[tuple[Rule, CountDetector]] = attrs.field(factory=list)
 
 
 class Engine:
@@ -59,30 +83,82 @@ class Engine:
     """
 
     def __init__(self, rules: Sequence[Rule], tree: Tree | None = None) -> None:
-        self._rules = rules
         self.tree = Tree() if tree is None else tree
+        self._rules: Sequence[Rule] = ()
+        self._streams: dict[Hashable, _Stream] = {}
         self._start(0)
+        self.use(rules)
 
     def _start(self, now_ns: int) -> None:
         """Begin with nothing counted; the tree stays as it is."""
         self._now_ns = now_ns
         self._round: dict[Process, ProcessSample] = {}
         self._round_ns = -1  # of the open round, else of the last one
-        self._round_ends_ns = NEVER
+        self._groups: dict[str, CgroupSample] = {}
+        self._groups_ns = -1
+        self._ends_ns = NEVER  # when the next of the two has to be judged
+        self._latest: Round | None = None
         self._cooldowns: OrderedDict[tuple[str, Hashable], int] = OrderedDict()
-        self._fork_rules: list[tuple[ForkWindow, list[tuple[Rule, ForkDetector]]]] = []
+        self._kills: OrderedDict[str, int] = OrderedDict()
+        self._killed: dict[str, int] = {}
+        self._left = MemoryLeft()
+        rules, self._rules, self._streams = self._rules, (), {}
+        self.use(rules)
+
+    def use(self, rules: Sequence[Rule]) -> None:
+        """Go on with these rules; those that detect the same as before lose nothing."""
+        known = {rule.name: rule.detector for rule in self._rules}
+        kept: list[Rule] = []
+        for rule in rules:
+            if known.get(rule.name) == rule.detector:
+                kept.append(attrs.evolve(rule, detector=known[rule.name]))
+            else:
+                rule.detector.start()
+                kept.append(rule)
+        self._rules = kept
+        before, self._streams = self._streams, {}
         self._round_rules: list[tuple[Rule, RoundDetector]] = []
-        windows: dict[float, list[tuple[Rule, ForkDetector]]] = {}
-        for rule in self._rules:
-            rule.detector.start()
-            if isinstance(rule.detector, ForkDetector):
-                windows.setdefault(rule.detector.length_s, []).append((rule, rule.detector))
-            elif isinstance(rule.detector, RoundDetector):
-                self._round_rules.append((rule, rule.detector))
-        for length_s, rules in windows.items():
-            window = ForkWindow(length_s)
-            window.limit = min(detector.limit for _, detector in rules)
-            self._fork_rules.append((window, rules))
+        self._group_rules: list[tuple[Rule, PressureDetector]] = []
+        for rule in kept:
+            detector = rule.detector
+            if isinstance(detector, CountDetector):
+                stream = self._streams.get(detector.stream)
+                if stream is None:
+                    former = before.get(detector.stream)
+                    removable = isinstance(detector, ForkDetector) and detector.counts != "all"
+                    window = EventWindow(detector.length_s, removable=removable)
+                    window = former.window if former else window
+                    stream = self._streams[detector.stream] = _Stream(window)
+                stream.rules.append((rule, detector))
+            elif isinstance(detector, RoundDetector):
+                self._round_rules.append((rule, detector))
+                if isinstance(detector, RssGrowth):
+                    detector.left = self._left
+            elif isinstance(detector, PressureDetector):
+                self._group_rules.append((rule, detector))
+        self._forks: list[tuple[Adder, _Stream]] = []
+        #: How an exec or an exit takes the fork back, where it is as young as that.
+        self._taken_back: dict[str, list[tuple[int, Adder]]] = {"exec": [], "exit": []}
+        self._counted: dict[str, list[tuple[EventDetector, _Stream]]] = {
+            kind: [] for kind in ("exec", "exit", "oom")
+        }
+        self._victims: list[tuple[OomKill, _Stream]] = []
+        for stream in self._streams.values():
+            counter, window = stream.rules[0][1], stream.window
+            window.limit = min(detector.limit for _, detector in stream.rules)
+            window.grouped = all(detector.scope != "host" for _, detector in stream.rules)
+            if isinstance(counter, ForkDetector):
+                self._forks.append((counter.adder(window), stream))
+                if counter.counts != "all":
+                    kind = "exec" if counter.counts == "bare" else "exit"
+                    taken = window.length_ns, counter.remover(window)
+                    self._taken_back[kind].append(taken)
+            elif isinstance(counter, EventDetector):
+                for kind in counter.kinds:
+                    self._counted[kind].append((counter, stream))
+            if isinstance(counter, OomKill):
+                self._victims.append((counter, stream))
+        self._has_rounds = bool(self._round_rules or self._group_rules)
 
     def handle(self, records: Iterable[Record]) -> list[Alert]:
         """The alerts that these records give rise to, in order."""
@@ -97,34 +173,82 @@ class Engine:
             elif ts_ns < now_ns - CLOCK_SET_BACK_NS:
                 self._start(ts_ns)
                 now_ns = ts_ns
-            if ts_ns >= self._round_ends_ns:
+            if ts_ns >= self._ends_ns:
                 alerts += self._judge_round()
+                alerts += self._judge_groups()
             if type(record) is ProcessEvent:
                 kind = record.kind
                 if kind == "fork":
-                    forker, origin = tree.fork(record)
-                    for window, rules in self._fork_rules:
-                        if window.add(now_ns, forker, origin):
-                            for rule, detector in rules:
-                                finding = detector.look(window, now_ns)
-                                if finding is not None:
-                                    alerts += self._alerts(rule, [finding], now_ns)
-                                    detector.rest(window, self._silent_until(rule, finding))
-                elif kind == "exit":
-                    tree.exit(record)
-                elif kind != "oom":
+                    parent, origin = tree.fork(record)
+                    for add, stream in self._forks:
+                        if add(now_ns, parent, origin):
+                            alerts += self._look(stream, now_ns)
+                elif kind != "seen":
+                    alerts += self._event(record, now_ns)
+                else:
                     tree.learn(record)
             elif type(record) is ProcessSample:
                 alerts += self._sample(record)
-            elif type(record) is SystemSample and ts_ns == self._round_ns and self._round:
-                # A collector that measures the machine in the same poll does so last.
-                alerts += self._judge_round()
+            elif type(record) is CgroupSample:
+                alerts += self._group(record)
+            elif type(record) is SystemSample:
+                alerts += self._machine(record)
         return alerts
+
+    # --- events -----------------------------------------------------------------------
+
+    def _event(self, event: ProcessEvent, now_ns: int) -> list[Alert]:
+        """An exec, an exit or a victim of the OOM killer."""
+        kind, tree = event.kind, self.tree
+        process = tree.find(event)
+        if kind == "exec":
+            first = process is None or not process.exec_ns
+            process = tree.learn(event, process)
+        elif process is None:
+            if kind == "exit":
+                return []
+            process = tree.learn(event)
+        parent, origin = process.forker or process.parent, process.grown
+        born_ns = process.born_ns
+        if kind == "exit":
+            first = True
+            tree.exit(process, now_ns)
+        elif kind == "oom":
+            first = False
+            self._note_victim(event.cgroup or process.cgroup)
+        if first:
+            for length_ns, take_back in self._taken_back[kind]:
+                if now_ns - born_ns < length_ns:
+                    take_back(born_ns, parent, origin)
+        alerts: list[Alert] = []
+        for counter, stream in self._counted[kind]:
+            if counter.count(stream.window, event, now_ns, process, parent, origin):
+                alerts += self._look(stream, now_ns)
+        return alerts
+
+    def _look(self, stream: _Stream, now_ns: int) -> list[Alert]:
+        alerts: list[Alert] = []
+        window = stream.window
+        for rule, detector in stream.rules:
+            finding = detector.look(window, now_ns) if window.total >= detector.limit else None
+            if finding is not None:
+                alerts += self._alerts(rule, [finding], now_ns)
+                detector.rest(window, self._silent_until(rule, finding))
+        return alerts
+
+    def _note_victim(self, cgroup: str | None) -> None:
+        """Its cgroup counts it as well, maybe."""
+        if self._victims and cgroup:
+            self._kills[cgroup] = self._kills.get(cgroup, 0) + 1
+            if len(self._kills) > MAX_GROUPS:
+                self._kills.popitem(last=False)
+
+    # --- samples ----------------------------------------------------------------------
 
     def _sample(self, sample: ProcessSample) -> list[Alert]:
         process = self.tree.sampled(sample)
         alerts: list[Alert] = []
-        if not self._round_rules:
+        if not self._has_rounds:
             return alerts
         if self._round and sample.ts_ns > self._round_ns:
             alerts = self._judge_round()
@@ -132,24 +256,93 @@ class Engine:
             if sample.ts_ns <= self._round_ns:
                 return alerts  # Too late: its round has been judged.
             self._round_ns = sample.ts_ns
-            self._round_ends_ns = sample.ts_ns + ROUND_NS
+            self._ends_ns = min(self._ends_ns, sample.ts_ns + ROUND_NS)
         if len(self._round) < MAX_PROCESSES:
             self._round[process] = sample
         return alerts
 
-    def _judge_round(self) -> list[Alert]:
-        samples, self._round = Round(self._round_ns, self._round), {}
-        self._round_ends_ns = NEVER
+    def _group(self, sample: CgroupSample) -> list[Alert]:
+        self._left.learn(sample)
         alerts: list[Alert] = []
+        if self._groups and sample.ts_ns > self._groups_ns:
+            alerts = self._judge_groups()
+        if not self._groups:
+            if sample.ts_ns <= self._groups_ns:
+                return alerts
+            self._groups_ns = sample.ts_ns
+            self._ends_ns = min(self._ends_ns, sample.ts_ns + ROUND_NS)
+        if len(self._groups) < MAX_GROUPS:
+            self._groups[sample.cgroup] = sample
+        return alerts
+
+    def _machine(self, sample: SystemSample) -> list[Alert]:
+        self._left.learn(sample)
+        alerts: list[Alert] = []
+        if sample.ts_ns == self._round_ns and self._round:
+            # A collector that measures the machine in the same poll does so last.
+            alerts = self._judge_round()
+        return alerts + self._pressures(sample.ts_ns, {"/": sample})
+
+    def _judge_round(self) -> list[Alert]:
+        alerts: list[Alert] = []
+        if not self._round:
+            return alerts
+        samples, self._round = Round(self._round_ns, self._round), {}
+        self._ends_ns = self._groups_ns + ROUND_NS if self._groups else NEVER
+        self._latest = samples if self._group_rules else None
         for rule, detector in self._round_rules:
             alerts += self._alerts(rule, detector.on_round(samples), samples.ts_ns)
         return alerts
+
+    def _judge_groups(self) -> list[Alert]:
+        if not self._groups:
+            return []
+        groups, self._groups = self._groups, {}
+        self._ends_ns = self._round_ns + ROUND_NS if self._round else NEVER
+        alerts = self._pressures(self._groups_ns, groups)
+        return alerts + self._kills_of(self._groups_ns, groups)
+
+    def _pressures(self, ts_ns: int, groups: Groups) -> list[Alert]:
+        alerts: list[Alert] = []
+        for rule, detector in self._group_rules:
+            alerts += self._alerts(rule, detector.on_groups(ts_ns, groups, self._latest), ts_ns)
+        return alerts
+
+    def _kills_of(self, ts_ns: int, groups: Mapping[str, CgroupSample]) -> list[Alert]:
+        """Victims that only the counters of their cgroups tell of."""
+        alerts: list[Alert] = []
+        if not self._victims:
+            return alerts
+        before, self._killed = self._killed, {
+            name: sample.memory_events["oom_kill"]
+            for name, sample in groups.items()
+            if sample.memory_events and "oom_kill" in sample.memory_events
+        }  # fmt: skip
+        grown = {
+            name: killed - before[name]
+            for name, killed in self._killed.items()
+            if name in before and killed > before[name]
+        }
+        for name, killed in grown.items():
+            below = name.rstrip("/") + "/"
+            if any(other.startswith(below) for other in grown if other != name):
+                continue  # It counts what happened below it.
+            told = min(killed, self._kills.get(name, 0))
+            if told:
+                self._kills[name] -= told
+            if killed > told:
+                for counter, stream in self._victims:
+                    if counter.count_killed(stream.window, self._now_ns, name, killed - told):
+                        alerts += self._look(stream, ts_ns)
+        return alerts
+
+    # --- alerts -----------------------------------------------------------------------
 
     def _alerts(self, rule: Rule, findings: Iterable[Finding], now_ns: int) -> Iterator[Alert]:
         for finding in findings:
             if now_ns < self._silent_until(rule, finding):
                 continue
-            cooldown = rule.name, finding.subject
+            cooldown = rule.name, finding.mark
             self._cooldowns[cooldown] = now_ns + rule.cooldown_ns
             self._cooldowns.move_to_end(cooldown)
             if len(self._cooldowns) > MAX_COOLDOWNS:
@@ -158,13 +351,15 @@ class Engine:
             yield Alert(
                 rule=rule.name,
                 severity=rule.severity,
-                message=finding.message,
+                message=rule.message.render(finding) if rule.message else finding.message,
                 class_=rule.class_,
-                subject=Subject() if process is None else process.subject,
+                subject=finding.subject,
                 evidence=finding.evidence,
+                actions=tuple(action.render(finding) for action in rule.actions),
+                labels=dict(rule.labels) if rule.labels else None,
                 ts_ns=now_ns,
                 boot_id="" if process is None else process.boot_id,
             )
 
     def _silent_until(self, rule: Rule, finding: Finding) -> int:
-        return self._cooldowns.get((rule.name, finding.subject), 0)
+        return self._cooldowns.get((rule.name, finding.mark), 0)

@@ -1,70 +1,166 @@
-"""Detectors that sum up what process trees use, a round of samples at a time."""
+"""Detectors that look at all samples of one moment together: what processes use."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import attrs
 
-from linnix_core import Evidence, ProcessSample
-from linnix_plugin_rules.detector import Detector, Finding, key, positive_number, seconds
-from linnix_plugin_rules.tree import Process, deepest, lineage, subtree_sums
+from linnix_core import Evidence, ProcessSample, printable
+from linnix_plugin_rules.detector import (
+    Detector,
+    Finding,
+    Scope,
+    flag,
+    key,
+    number,
+    one_of,
+    positive_number,
+    seconds,
+    whole_number,
+)
+from linnix_plugin_rules.tree import Process, Subtree, deepest, heaviest, lineage, subtree_sums
 
-__all__ = ["Round", "RoundDetector", "SubtreeCpu", "SubtreeRss"]
+__all__ = [
+    "FdCount",
+    "IoRate",
+    "Round",
+    "RoundDetector",
+    "SubtreeCpu",
+    "SubtreeRss",
+    "ThreadCount",
+    "ZombieCount",
+]
 
 #: The core's unit of a size without "i" (IEC 80000-13).
 MEGABYTE = 1_000_000
 
+#: Nanoseconds that a child may have been dead before it is waited for.
+WAITED_NS = 200_000_000
+
+#: By how much memory may differ, at most, while nothing happens: the kernel's own counters
+#: are off by that much.
+STEADY_BYTES, STEADY_SHARE = 2**19, 0.005
+
+
+def _rate(sample: ProcessSample, *amounts: int | None) -> float | None:
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) * 1e9 / sample.interval_ns if known and sample.interval_ns else None
+
+
+#: What can be measured of one process; None is not known.
+MEASURES: dict[str, Callable[[ProcessSample], float | None]] = {
+    "cpu": lambda sample: sample.cpu_percent,
+    "rss": lambda sample: sample.rss_bytes,
+    "io": lambda sample: _rate(sample, sample.read_bytes, sample.write_bytes),
+    "read": lambda sample: _rate(sample, sample.read_bytes),
+    "written": lambda sample: _rate(sample, sample.write_bytes),
+    "threads": lambda sample: sample.threads,
+    "fds": lambda sample: sample.fds,
+}
+
+
+#: Those that the kernel adds to the parent's when a process has been waited for.
+STORAGE = frozenset({"io", "read", "written"})
+
+
+def _inherited(process: Process, sample: ProcessSample) -> bool:
+    """Whether what it read and wrote may be that of a child, which was counted already."""
+    return process.bereft_ns > sample.ts_ns - sample.interval_ns - WAITED_NS
+
 
 class Round:
-    """All samples of one moment, and what the trees of these processes used."""
+    """All samples of one moment, and what these processes used, alone and together."""
 
     def __init__(self, ts_ns: int, samples: Mapping[Process, ProcessSample]) -> None:
         self.ts_ns = ts_ns
         self._samples = samples
-        self._parents = lineage(self._samples)
+        self._own: dict[str, Mapping[Process, float]] = {}
+        self._sums: dict[str, Mapping[Process, float]] = {}
 
     @cached_property
-    def cpu(self) -> Mapping[Process, float]:
-        """Percent of one core by process, those of its living descendants included."""
-        return self._sums(lambda sample: sample.cpu_percent)
+    def parents(self) -> dict[Process, Process | None]:
+        """Those of all that were measured and of their ancestors."""
+        return lineage(self._samples)
+
+    def own(self, measure: str) -> Mapping[Process, float]:
+        """What each process used alone, where that is known and not nothing."""
+        if measure not in self._own:
+            self._own[measure] = self._zombies() if measure == "zombies" else {
+                process: amount
+                for process, sample in self._samples.items()
+                if (amount := MEASURES[measure](sample))
+                and not (measure in STORAGE and _inherited(process, sample))
+            }  # fmt: skip
+        return self._own[measure]
+
+    def amounts(self, measure: str, of: Detector) -> Mapping[Any, float]:
+        """The same by process, subtree, cgroup, or for the host, as the detector's scope says."""
+        own = self.own(measure)
+        if of.scope == "subtree" and not of.choosy:
+            if measure not in self._sums:
+                self._sums[measure] = subtree_sums(own, lineage(own))
+            return self._sums[measure]
+        if of.choosy:
+            own = {process: amount for process, amount in own.items() if of.chooses(process)}
+        if of.scope == "process":
+            return own
+        if of.scope == "subtree":
+            return subtree_sums(own, lineage(own))
+        sums: dict[Any, float] = {}
+        for process, amount in own.items():
+            group = "host" if of.scope == "host" else process.cgroup
+            if group is not None:
+                sums[group] = sums.get(group, 0) + amount
+        return sums
+
+    def heaviest(self, measure: str, chosen: Callable[[Process], bool]) -> Subtree | None:
+        """Who used most of it among some."""
+        own = {p: amount for p, amount in self.own(measure).items() if amount and chosen(p)}
+        return heaviest(own)
 
     @cached_property
-    def rss(self) -> Mapping[Process, float]:
-        """Bytes, likewise. Memory that processes share counts for each of them."""
-        return self._sums(lambda sample: sample.rss_bytes)
-
-    @cached_property
-    def sizes(self) -> Mapping[Process, float]:
+    def sizes(self) -> Mapping[Process, int]:
         """How many were measured of each process and its descendants."""
-        return self._sums(lambda _: 1)
+        return subtree_sums(dict.fromkeys(self._samples, 1), self.parents)
 
     @cached_property
-    def cpu_interval_ns(self) -> Mapping[Process, int]:
-        """The time that all of them were measured over at least, for CPU."""
+    def intervals_ns(self) -> Mapping[Process, int]:
+        """The time that a process and its descendants were measured over at least."""
         shortest = {
             process: sample.interval_ns
             for process, sample in self._samples.items()
             if sample.cpu_percent is not None
         }
-        for process, above in reversed(self._parents.items()):
+        for process, above in reversed(self.parents.items()):
             if above is not None and process in shortest:
                 shortest[above] = min(shortest[process], shortest.get(above, shortest[process]))
         return shortest
+
+    @cached_property
+    def interval_ns(self) -> int:
+        """The time that most were measured over at least: the least but for the newest."""
+        intervals = sorted(sample.interval_ns for sample in self._samples.values())
+        return intervals[len(intervals) // 2] if intervals else 0
 
     def lived(self, process: Process) -> bool:
         """Whether it lived then: its children may have outlived it long ago."""
         return process in self._samples or process.alive
 
-    def _sums(self, measure: Callable[[ProcessSample], float | None]) -> Mapping[Process, float]:
-        own = {process: measure(sample) or 0 for process, sample in self._samples.items()}
-        return subtree_sums(own, self._parents)
+    def _zombies(self) -> Mapping[Process, float]:
+        """How many children each process has that are dead and were not waited for."""
+        zombies: dict[Process, float] = {}
+        for process, sample in self._samples.items():
+            if sample.state == "Z":
+                parent = process.parent or process
+                zombies[parent] = zombies.get(parent, 0) + 1
+        return zombies
 
 
-@attrs.define
+@attrs.define(kw_only=True)
 class RoundDetector(Detector):
     """Looks at all samples of one moment together."""
 
@@ -73,96 +169,198 @@ class RoundDetector(Detector):
         """Judge one round of samples; each is later than the one before."""
 
 
-@attrs.define(kw_only=True)
-class _SubtreeUse(RoundDetector):
-    """What a process and its living descendants use stays above a limit.
+class _Timer(NamedTuple):
+    """Since when it is above the limit, and with how much memory it was then."""
 
-    Each process has a timer of its own, and only the deepest for which it has run out is
-    meant: its ancestors are above the limit because of it.
+    began_ns: int
+    rss: float
+
+
+@attrs.define(kw_only=True)
+class _Use(RoundDetector):
+    """What is used, of one thing, stays above a limit.
+
+    Each process (tree, cgroup) has a timer of its own. Of trees only the deepest for which it
+    has run out is meant: its ancestors are above the limit because of it.
     """
+
+    scopes: ClassVar[tuple[Scope, ...]] = ("process", "subtree", "cgroup", "host")
+
+    threshold: float
+    duration: float
+
+    @property
+    def measured(self) -> str:
+        """What is looked at, of what the rounds measure."""
+        return self.measure
+
+    #: The measure, the name of its evidence, its unit, and how many of these there are in
+    #: what the threshold counts.
+    measure: ClassVar[str]
+    unit: ClassVar[str]
+    units: ClassVar[int] = 1
+    #: Whether it is an average over the time since the round before.
+    is_rate: ClassVar[bool] = False
+    #: Whether the memory has to stay as it is meanwhile, and the disk alone.
+    steady: bool = False
+
+    _timers: dict[Hashable, _Timer] = attrs.field(factory=dict, init=False, eq=False, repr=False)
+
+    def start(self) -> None:
+        self._timers = {}
+
+    def on_round(self, samples: Round) -> Sequence[Finding]:
+        now_ns, limit = samples.ts_ns, self.threshold * self.units
+        amounts = samples.amounts(self.measured, self)
+        before, self._timers = self._timers, {}
+        for each, amount in amounts.items():
+            if amount > limit and (not isinstance(each, Process) or samples.lived(each)):
+                self._timers[each] = self._timer(before.get(each), each, samples)
+        lasting: list[Any] = [
+            each
+            for each, timer in self._timers.items()
+            if now_ns - timer.began_ns >= self.duration * 1e9
+        ]
+        if not lasting:
+            return ()
+        if self.scope == "subtree":
+            lasting = deepest(dict.fromkeys(lasting))
+        return [self._finding(samples, each, amounts[each]) for each in lasting]
+
+    def _timer(self, before: _Timer | None, each: Any, samples: Round) -> _Timer:
+        rss, active = 0.0, False
+        if self.steady:
+            rss = samples.amounts("rss", self).get(each, 0)
+            active = samples.amounts("io", self).get(each, 0) > 0
+        if before is not None:
+            active |= abs(rss - before.rss) > max(STEADY_BYTES, STEADY_SHARE * before.rss)
+            return _Timer(samples.ts_ns, rss) if self.steady and active else before
+        return _Timer(samples.ts_ns - (0 if active else self._measured_ns(each, samples)), rss)
+
+    def _measured_ns(self, each: Any, samples: Round) -> int:
+        """For how long it has been like this when it is so for the first time."""
+        if not self.is_rate:
+            return 0
+        if isinstance(each, Process):
+            return samples.intervals_ns.get(each, 0)
+        return samples.interval_ns
+
+    def _finding(self, samples: Round, each: Any, amount: float) -> Finding:
+        evidence = [
+            Evidence(self.measure, round(amount, 1), self.unit),
+            Evidence("threshold", self.threshold * self.units, self.unit),
+            Evidence("window", self.duration, "s"),
+        ]
+        message = f"{self._describe(amount)} for {self.duration:g} s"
+        if isinstance(each, Process):
+            message += f" by {each}"
+            if self.scope == "subtree":
+                size = samples.sizes[each]
+                message += f", {size} processes" if size > 1 else ""
+                evidence.append(Evidence("processes", size, "processes"))
+            return Finding(each, message, tuple(evidence))
+        if self.scope == "cgroup":
+            message += f" in cgroup {printable(each, limit=120)}"
+        worst = samples.heaviest(
+            self.measured,
+            lambda p: self.chooses(p) and (self.scope == "host" or p.cgroup == each),
+        )
+        cgroup = each if self.scope == "cgroup" else None
+        if worst is None:
+            return Finding(None, message, tuple(evidence), about=each, cgroup=cgroup)
+        evidence.append(Evidence(f"offender_{self.measure}", worst.by_offender, self.unit))
+        message += f", most of it by {worst.offender}"
+        return Finding(worst.offender, message, tuple(evidence), about=each)
+
+    @abstractmethod
+    def _describe(self, amount: float) -> str:
+        """How much it is, and what it should be."""
+
+
+@attrs.define(kw_only=True)
+class SubtreeCpu(_Use):
+    """More than ``threshold`` percent of one core for ``duration`` seconds."""
+
+    class_ = "cpu_spin"
+    scopes = ("subtree", "process", "cgroup", "host")
+    measure, unit, is_rate = "cpu", "%", True
+
+    threshold: float = key(positive_number)
+    duration: float = key(seconds)
+    steady: bool = key(flag, False)
+
+    def _describe(self, amount: float) -> str:
+        steady = ", and nothing else," if self.steady else ""
+        return f"CPU: {amount:.0f} % of one core, above {self.threshold:g} %{steady}"
+
+
+@attrs.define(kw_only=True)
+class SubtreeRss(_Use):
+    """More than ``threshold`` megabytes (10^6 bytes) resident for ``duration`` seconds."""
+
+    class_ = "oom_risk"
+    scopes = ("subtree", "process", "cgroup", "host")
+    measure, unit, units = "rss", "By", MEGABYTE
 
     threshold: float = key(positive_number)
     duration: float = key(seconds)
 
-    name: ClassVar[str]
-    unit: ClassVar[str]
-    #: Of these, how many there are in what the threshold counts.
-    units: ClassVar[int]
-
-    _since_ns: dict[Process, int] = attrs.field(factory=dict, init=False)
-
-    def start(self) -> None:
-        self._since_ns = {}
-
-    def on_round(self, samples: Round) -> Sequence[Finding]:
-        now_ns, since_ns = samples.ts_ns, self._since_ns
-        sums, limit = self._sums(samples), self.threshold * self.units
-        self._since_ns = {
-            process: since_ns[process] if process in since_ns else self._began(process, samples)
-            for process, amount in sums.items()
-            if amount > limit and samples.lived(process)
-        }
-        lasting = {
-            process: began_ns
-            for process, began_ns in self._since_ns.items()
-            if now_ns - began_ns >= self.duration * 1e9
-        }
-        return [
-            Finding(
-                process,
-                f"{self._message(sums[process])} for {self.duration:g} s by {process}"
-                + (f", {samples.sizes[process]} processes" if samples.sizes[process] > 1 else ""),
-                (
-                    Evidence(self.name, round(sums[process], 1), self.unit),
-                    Evidence("threshold", limit, self.unit),
-                    Evidence("window", self.duration, "s"),
-                    Evidence("processes", samples.sizes[process], "processes"),
-                ),
-            )
-            for process in deepest(lasting)
-        ]
-
-    @abstractmethod
-    def _sums(self, samples: Round) -> Mapping[Process, float]: ...
-
-    @abstractmethod
-    def _began(self, process: Process, samples: Round) -> int:
-        """Since when it is above the limit, where it was not in the round before."""
-
-    @abstractmethod
-    def _message(self, amount: float) -> str: ...
-
-
-@attrs.define(kw_only=True)
-class SubtreeCpu(_SubtreeUse):
-    """More than ``threshold`` percent of one core for ``duration`` seconds."""
-
-    class_ = "cpu_spin"
-    name, unit, units = "cpu", "%", 1
-
-    def _sums(self, samples: Round) -> Mapping[Process, float]:
-        return samples.cpu
-
-    def _began(self, process: Process, samples: Round) -> int:
-        # Its use is an average over the time since the round before.
-        return samples.ts_ns - samples.cpu_interval_ns[process]
-
-    def _message(self, amount: float) -> str:
-        return f"CPU: {amount:.0f} % of one core, above {self.threshold:g} %"
-
-
-@attrs.define(kw_only=True)
-class SubtreeRss(_SubtreeUse):
-    """More than ``threshold`` megabytes (10^6 bytes) resident for ``duration`` seconds."""
-
-    class_ = "oom_risk"
-    name, unit, units = "rss", "By", MEGABYTE
-
-    def _sums(self, samples: Round) -> Mapping[Process, float]:
-        return samples.rss
-
-    def _began(self, process: Process, samples: Round) -> int:
-        return samples.ts_ns
-
-    def _message(self, amount: float) -> str:
+    def _describe(self, amount: float) -> str:
         return f"memory: {amount / MEGABYTE:.0f} MB resident, above {self.threshold:g} MB"
+
+
+@attrs.define(kw_only=True)
+class IoRate(_Use):
+    """More than ``threshold`` megabytes a second read and written for ``duration`` seconds."""
+
+    class_ = "io_saturation"
+    scopes = ("subtree", "process", "cgroup", "host")
+    measure, unit, units, is_rate = "io", "By/s", MEGABYTE, True
+
+    threshold: float = key(positive_number)
+    duration: float = key(seconds)
+    direction: Literal["both", "read", "write"] = key(one_of("both", "read", "write"), "both")
+
+    @property
+    def measured(self) -> str:
+        """Bytes of one direction, or of both."""
+        return {"both": "io", "read": "read", "write": "written"}[self.direction]
+
+    def _describe(self, amount: float) -> str:
+        return f"storage: {amount / MEGABYTE:.0f} MB/s, above {self.threshold:g} MB/s"
+
+
+@attrs.define(kw_only=True)
+class _Count(_Use):
+    """Things that a process has too many of."""
+
+    threshold: int = key(whole_number)
+    duration: float = key(lambda value: number(value, 0, 86_400, "seconds from 0 to 86400"), 0)
+
+    def _describe(self, amount: float) -> str:
+        return f"{self.unit}: {amount:.0f}, more than {self.threshold}"
+
+
+@attrs.define(kw_only=True)
+class ThreadCount(_Count):
+    """More than ``threshold`` threads for ``duration`` seconds."""
+
+    measure, unit = "threads", "threads"
+
+
+@attrs.define(kw_only=True)
+class FdCount(_Count):
+    """More than ``threshold`` open descriptors for ``duration`` seconds."""
+
+    measure, unit = "fds", "descriptors"
+
+
+@attrs.define(kw_only=True)
+class ZombieCount(_Count):
+    """More than ``threshold`` children that are dead and were not waited for.
+
+    Their parent is to blame, as it is the one that has to wait.
+    """
+
+    scopes = ("host", "process", "subtree", "cgroup")
+    measure, unit = "zombies", "zombies"

@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-import tomllib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import attrs
-import yaml
 
-from linnix_core import CLASSES, SEVERITIES, printable
-from linnix_plugin_rules.detector import Detector, number
-from linnix_plugin_rules.detectors import ABSENT_DETECTORS, DETECTORS
+from linnix_core import CLASSES, SEVERITIES
+from linnix_plugin_rules.detector import Detector, Scope, number
+from linnix_plugin_rules.detectors import DETECTORS
 from linnix_plugin_rules.engine import Rule
+from linnix_plugin_rules.matching import EVERYBODY, Match, Selection, patterns, regex, users
+from linnix_plugin_rules.syntax import (
+    Fields,
+    Mistake,
+    NotThisSyntax,
+    Table,
+    closest,
+    shown,
+    tables_of,
+)
+from linnix_plugin_rules.templates import Template, template
 
-__all__ = ["Mistake", "RuleFile", "RuleFileError", "parse_rules", "read_rules"]
+__all__ = ["Mistake", "RuleFile", "RuleFileError", "parse_rules", "read_rules", "read_text"]
 
 #: The rules that are used when no file is named, inside this package.
 DEFAULT_RULES = "default_rules.yaml"
 
 MAX_BYTES = 2**20
 
-COMMON_KEYS = ("name", "severity", "cooldown", "class", "detector")
+COMMON_KEYS = (
+    "name", "detector", "severity", "class", "cooldown", "scope", "match", "except", "labels",
+    "message", "actions",
+)  # fmt: skip
 
-
-@attrs.frozen(order=True)
-class Mistake:
-    """What is wrong in one line, counted from 1; line 0 is the file as a whole."""
-
-    line: int
-    reason: str
+FILTERS: dict[str, Callable[[object], Any]] = {
+    "exe": patterns,
+    "args": regex,
+    "user": users,
+    "cgroup": patterns,
+    "ancestor": patterns,
+}
 
 
 class RuleFileError(ValueError):
@@ -54,11 +64,12 @@ class RuleFileError(ValueError):
 
 @attrs.frozen
 class RuleFile:
-    """Rules that can run, and a sentence for each that cannot here."""
+    """Rules that can run, and the tests that stand beside them, still as tables."""
 
     source: str
     rules: tuple[Rule, ...]
-    not_loaded: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    tests: tuple[Table, ...] = ()
 
 
 def read_rules(path: Path | None = None) -> RuleFile:
@@ -69,27 +80,42 @@ def read_rules(path: Path | None = None) -> RuleFile:
     if path is None:
         resource = files("linnix_plugin_rules") / DEFAULT_RULES
         return parse_rules(resource.read_text(encoding="utf-8"), DEFAULT_RULES)
-    return parse_rules(_text(path), str(path), toml_first=path.suffix == ".toml")
+    return parse_rules(read_text(path), str(path), toml_first=path.suffix == ".toml")
 
 
 def parse_rules(text: str, source: str, *, toml_first: bool = False) -> RuleFile:
     """The rules of a text. Raises `RuleFileError` with every mistake in it."""
-    syntaxes = [_toml_tables, _yaml_tables] if toml_first else [_yaml_tables, _toml_tables]
     mistakes: list[Mistake] = []
     try:
-        tables = syntaxes[0](text, mistakes)
-    except _SyntaxError as error:
-        try:
-            tables = syntaxes[1](text, mistakes)
-        except _SyntaxError:
-            raise RuleFileError(source, [error.mistake]) from None
-    rules, not_loaded = _check(tables, mistakes)
+        document = tables_of(text, mistakes, toml_first=toml_first)
+    except NotThisSyntax as error:
+        raise RuleFileError(source, [error.mistake]) from None
+    top = Fields(document, mistakes)
+    listed = _tables(top.take("rules", _list), "a rule", top.line("rules"), mistakes)
+    rules = _check(listed, mistakes)
+    tests = _tables(top.take("tests", _list), "a test", top.line("tests"), mistakes)
+    for entry in document.entries:
+        if entry.key not in ("rules", "tests"):
+            reason = f"only 'rules' and 'tests' can stand here, got {shown(entry.key)}"
+            mistakes.append(Mistake(entry.line, reason))
+    if tests:
+        # Not before: who has no tests has no need of it.
+        from linnix_plugin_rules.trials import parse_trials
+
+        parse_trials(tests, [rule.name for rule, _ in rules], mistakes)
     if mistakes:
         raise RuleFileError(source, mistakes)
-    return RuleFile(source, tuple(rules), tuple(not_loaded))
+    return RuleFile(
+        source,
+        tuple(rule for rule, _ in rules),
+        tuple(word for _, word in rules),
+        tuple(tests),
+    )
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file of rules. Raises `RuleFileError`."""
+
     def wrong(reason: str) -> RuleFileError:
         return RuleFileError(str(path), [Mistake(0, reason)])
 
@@ -111,231 +137,108 @@ def _text(path: Path) -> str:
         raise RuleFileError(str(path), [Mistake(line, "not UTF-8 text")]) from None
 
 
-# --- syntax: text to tables -----------------------------------------------------------
+# --- tables to rules ------------------------------------------------------------------
 
 
-@attrs.frozen
-class _Entry:
-    key: str
-    value: object
-    line: int
-
-
-@attrs.frozen
-class _Table:
-    """The keys of one rule as they are written, which may be twice."""
-
-    line: int
-    entries: tuple[_Entry, ...]
-
-
-#: Stands for a value that the syntax allows and that means nothing.
-_UNREADABLE = object()
-
-
-class _SyntaxError(Exception):
-    def __init__(self, line: int, reason: str) -> None:
-        super().__init__(reason)
-        self.mistake = Mistake(line, reason)
-
-
-def _yaml_tables(text: str, mistakes: list[Mistake]) -> list[_Table]:
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        reason = " ".join(filter(None, (error.context, error.problem)))
-        raise _SyntaxError(mark.line + 1 if mark else 0, f"not YAML: {reason}") from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise _SyntaxError(line, f"not YAML: {error.reason}") from None
-    except RecursionError:
-        raise _SyntaxError(0, "nested too deeply") from None
-    if isinstance(root, yaml.MappingNode):
-        wrapper = _Table(_line(root), tuple(_entries(root, mistakes)))
-        _only_rules(wrapper, mistakes)
-        root = next((value for key, value in root.value if key.value == "rules"), None)
-    if root is None or _scalar(root) is None:
+def _list(value: object) -> list[Any]:
+    if value is None:
         return []
-    if not isinstance(root, yaml.SequenceNode):
-        raise _SyntaxError(_line(root), "expected a list of rules")
-    tables = []
-    for node in root.value:
-        if isinstance(node, yaml.MappingNode):
-            tables.append(_Table(_line(node), tuple(_entries(node, mistakes))))
-        else:
-            mistakes.append(Mistake(_line(node), f"expected a rule, got {_shown(_scalar(node))}"))
-    return tables
+    if not isinstance(value, list):
+        raise ValueError("expected a list")
+    return value
 
 
-def _entries(node: yaml.MappingNode, mistakes: list[Mistake]) -> Iterator[_Entry]:
-    for key, value in node.value:
-        word = _scalar(key)
-        if isinstance(word, str):
-            yield _Entry(word, _scalar(value), _line(key))
-        else:
-            mistakes.append(Mistake(_line(key), f"expected a key, got {_shown(word)}"))
+def _tables(values: list[Any] | None, what: str, line: int, mistakes: list[Mistake]) -> list[Table]:
+    lines = getattr(values, "lines", ()) or [line] * len(values or ())
+    for value, at in zip(values or (), lines, strict=True):
+        if not isinstance(value, Table):
+            mistakes.append(Mistake(at, f"expected {what}, got {shown(value)}"))
+    return [value for value in values or () if isinstance(value, Table)]
 
 
-def _scalar(node: yaml.Node) -> object:
-    """The value of a node, or an empty container in place of a full one."""
-    if not isinstance(node, yaml.ScalarNode):
-        return [] if isinstance(node, yaml.SequenceNode) else {}
-    try:
-        return yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError):  # an unknown tag, a date that does not exist
-        return _UNREADABLE
-
-
-def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + 1
-
-
-def _toml_tables(text: str, mistakes: list[Mistake]) -> list[_Table]:
-    try:
-        document = tomllib.loads(text)
-    except ValueError as error:  # TOMLDecodeError, or a number of too many digits
-        place = re.search(r"\(at line (\d+)", str(error))
-        line = int(place[1]) if place else text.count("\n") + 1
-        raise _SyntaxError(line, f"not TOML: {str(error).partition(' (at ')[0]}") from None
-    except RecursionError:
-        raise _SyntaxError(0, "nested too deeply") from None
-    lines = text.splitlines()
-    _only_rules(
-        _Table(1, tuple(_Entry(k, v, _find(lines, k, 1, len(lines))) for k, v in document.items())),
-        mistakes,
-    )
-    rules = document.get("rules", [])
-    if not isinstance(rules, list):
-        mistakes.append(Mistake(_find(lines, "rules", 1, len(lines)), "expected [[rules]]"))
-        return []
-    # tomllib tells no lines, so they are looked for.
-    heads = [n for n, line in enumerate(lines, 1) if re.match(r"\s*\[\[\s*rules\s*\]\]", line)]
-    spans = list(zip(heads, [*(head - 1 for head in heads[1:]), len(lines)], strict=False))
-    if len(spans) != len(rules):
-        spans = [(_find(lines, "rules", 1, len(lines)), len(lines))] * len(rules)
-    tables = []
-    for rule, (head, end) in zip(rules, spans, strict=True):
-        if isinstance(rule, dict):
-            entries = (_Entry(k, v, _find(lines, k, head, end)) for k, v in rule.items())
-            tables.append(_Table(head, tuple(entries)))
-        else:
-            mistakes.append(Mistake(head, f"expected a rule, got {_shown(rule)}"))
-    return tables
-
-
-def _find(lines: Sequence[str], key: str, first: int, last: int) -> int:
-    pattern = re.compile(rf"\s*\[*\s*(rules\s*\.\s*)?[\"']?{re.escape(key)}[\"']?\s*[=\].]")
-    return next((n for n in range(first, last + 1) if pattern.match(lines[n - 1])), first)
-
-
-# --- meaning: tables to rules ---------------------------------------------------------
-
-
-def _only_rules(table: _Table, mistakes: list[Mistake]) -> None:
-    mistakes.extend(
-        Mistake(entry.line, f"only 'rules' can stand beside the list, got {_shown(entry.key)}")
-        for entry in table.entries
-        if entry.key != "rules"
-    )
-    _unique(table, mistakes)
-
-
-def _check(tables: list[_Table], mistakes: list[Mistake]) -> tuple[list[Rule], list[str]]:
-    rules: list[Rule] = []
-    not_loaded: list[str] = []
+def _check(tables: list[Table], mistakes: list[Mistake]) -> list[tuple[Rule, str]]:
+    rules: list[tuple[Rule, str]] = []
     names: dict[str, int] = {}
     for table in tables:
-        fields = _Fields(table, mistakes)
+        fields = Fields(table, mistakes)
         name = fields.take("name", _name, required=True)
         if name in names:
             fields.wrong("name", f"the rule in line {names[name]} is called {name!r} as well")
         elif name is not None:
             names[name] = table.line
-        word = fields.take("detector", _one_of(tuple(DETECTORS), *ABSENT_DETECTORS), required=True)
+        word = fields.take("detector", _one_of(tuple(DETECTORS)), required=True)
         common = {
             "severity": fields.take("severity", _one_of(SEVERITIES)),
             "cooldown_s": fields.take("cooldown", _cooldown),
-            "class_": fields.take("class", _one_of(CLASSES)),
+            "message": fields.take("message", template),
+            "labels": _labels(fields, mistakes),
+            "actions": fields.take("actions", _actions),
         }
-        if word in ABSENT_DETECTORS:
-            not_loaded.append(
-                f"the rule {name!r} is not loaded: this version has no detector {word} "
-                f"(it has {', '.join(DETECTORS)})"
-            )
-        elif word is None:
-            fields.rest_of(dict.fromkeys(key for cls in DETECTORS.values() for key in _keys(cls)))
-        else:
-            detector = _build(DETECTORS[word], fields, word)
-            if detector is not None and name is not None:
-                given = {key: value for key, value in common.items() if value is not None}
-                rules.append(Rule(name, detector, **{"class_": detector.class_} | given))
-    return rules, not_loaded
+        given = {key: value for key, value in common.items() if value is not None}
+        class_ = table.get("class")
+        if class_ is not None and class_.value is None:
+            given["class_"] = None  # null: of no class, whatever the detector
+        elif (named := fields.take("class", _one_of(CLASSES))) is not None:
+            given["class_"] = named
+        if word is None:
+            options = dict.fromkeys(key for cls in DETECTORS.values() for key in _keys(cls))
+            fields.only([*COMMON_KEYS, *options])
+            continue
+        detector = _build(DETECTORS[word], fields, word, mistakes)
+        if detector is not None and name is not None:
+            given = {"class_": detector.class_} | given
+            rules.append((Rule(name, detector, **given), word))
+    return rules
 
 
-def _build(cls: type[Detector], fields: _Fields, word: str) -> Detector | None:
-    options = {
-        key: fields.take(key, parse, required=True, of=word) for key, parse in _keys(cls).items()
-    }
-    fields.rest_of(options)
-    return None if None in options.values() else cls(**options)
+def _build(
+    cls: type[Detector], fields: Fields, word: str, mistakes: list[Mistake]
+) -> Detector | None:
+    before = len(mistakes)
+    options: dict[str, Any] = {}
+    for key, (parse, required) in _keys(cls).items():
+        value = fields.take(key, parse, required=required, of=word)
+        if value is not None:
+            options[key] = value
+    fields.only([*COMMON_KEYS, *_keys(cls)])
+    scope: Scope | None = fields.take("scope", _one_of(cls.scopes))
+    if scope is not None:
+        options["scope"] = scope
+    match, exception = (_match(fields, key, cls, mistakes) for key in ("match", "except"))
+    if match or exception:
+        options["selection"] = Selection(match, exception)
+    else:
+        options["selection"] = EVERYBODY
+    return cls(**options) if len(mistakes) == before else None
 
 
-def _keys(cls: type[Detector]) -> dict[str, Callable[[object], Any]]:
+def _match(fields: Fields, key: str, cls: type[Detector], mistakes: list[Mistake]) -> Match | None:
+    table = fields.take(key, _mapping)
+    if table is None:
+        return None
+    if not cls.filters:
+        fields.wrong(key, f"{key}: this detector measures the machine and has no filters")
+        return None
+    inner = Fields(table, mistakes)
+    inner.only(cls.filters)
+    found = {name: inner.take(name, FILTERS[name]) for name in cls.filters}
+    return Match(**found) if any(found.values()) else None
+
+
+def _labels(fields: Fields, mistakes: list[Mistake]) -> dict[str, str] | None:
+    table = fields.take("labels", _mapping)
+    if table is None:
+        return None
+    inner = Fields(table, mistakes)
+    return {entry.key: inner.take(entry.key, _name) or "" for entry in table.entries}
+
+
+def _keys(cls: type[Detector]) -> dict[str, tuple[Callable[[object], Any], bool]]:
     return {
-        field.name: field.metadata["parse"]
+        field.name: (field.metadata["parse"], field.default is attrs.NOTHING)
         for field in attrs.fields(cls)
         if "parse" in field.metadata
     }
-
-
-class _Fields:
-    """The keys of one rule, taken one by one; what is wrong with them goes to ``mistakes``."""
-
-    def __init__(self, table: _Table, mistakes: list[Mistake]) -> None:
-        self._line = table.line
-        self._entries = {entry.key: entry for entry in reversed(table.entries)}
-        self._mistakes = mistakes
-        _unique(table, mistakes)
-
-    def take(
-        self,
-        key: str,
-        parse: Callable[[object], Any],
-        *,
-        required: bool = False,
-        of: str = "a rule",
-    ) -> Any:
-        """The parsed value of a key, or None where it is missing or wrong."""
-        entry = self._entries.get(key)
-        if entry is None:
-            if required:
-                self._mistakes.append(Mistake(self._line, f"{of} needs the key {key!r}"))
-            return None
-        try:
-            return parse(entry.value)
-        except ValueError as error:
-            self.wrong(key, f"{key}: {error}, got {_shown(entry.value)}")
-            return None
-
-    def wrong(self, key: str, reason: str) -> None:
-        """Note a mistake in the line of a key."""
-        self._mistakes.append(Mistake(self._entries[key].line, reason))
-
-    def rest_of(self, options: Collection[str]) -> None:
-        """Note every key that is neither common nor one of ``options``."""
-        known = [*COMMON_KEYS, *options]
-        for entry in self._entries.values():
-            if entry.key not in known:
-                self._mistakes.append(Mistake(entry.line, _unknown_key(entry.key, known)))
-
-
-def _unique(table: _Table, mistakes: list[Mistake]) -> None:
-    seen: set[str] = set()
-    for entry in table.entries:
-        if entry.key in seen:
-            mistakes.append(Mistake(entry.line, f"the key {entry.key!r} is there twice"))
-        seen.add(entry.key)
 
 
 def _name(value: object) -> str:
@@ -344,13 +247,23 @@ def _name(value: object) -> str:
     return value
 
 
-def _one_of(words: Sequence[str], *silent: str) -> Callable[[object], str]:
-    """Takes one of ``words``, or of the ``silent`` ones, which are not offered."""
+def _mapping(value: object) -> Table:
+    if not isinstance(value, Table) or not value.entries:
+        raise ValueError("expected a mapping")
+    return value
 
+
+def _actions(value: object) -> tuple[Template, ...]:
+    if not isinstance(value, list):
+        raise ValueError("expected a list of texts")
+    return tuple(map(template, value))
+
+
+def _one_of(words: Sequence[str]) -> Callable[[object], str]:
     def parse(value: object) -> str:
-        if isinstance(value, str) and value in (*words, *silent):
+        if isinstance(value, str) and value in words:
             return value
-        meant = _closest(value, [*words, *silent])
+        meant = closest(value, words)
         hint = f" (did you mean {meant}?)" if meant else ""
         raise ValueError(f"expected one of {', '.join(words)}{hint}")
 
@@ -359,26 +272,3 @@ def _one_of(words: Sequence[str], *silent: str) -> Callable[[object], str]:
 
 def _cooldown(value: object) -> float:
     return number(value, 0, 86_400 * 366, "seconds, 0 or more")
-
-
-def _unknown_key(key: str, known: Sequence[str]) -> str:
-    meant = _closest(key, known)
-    hint = f"did you mean {meant}?" if meant else f"there are {', '.join(known)}"
-    return f"unknown key {_shown(key)} ({hint})"
-
-
-def _closest(word: object, words: Sequence[str]) -> str | None:
-    matches = difflib.get_close_matches(word.lower(), words, 1) if isinstance(word, str) else []
-    return repr(matches[0]) if matches else None
-
-
-def _shown(value: object) -> str:
-    if value is _UNREADABLE:
-        return "a value that cannot be read"
-    if value is None:
-        return "nothing"
-    if isinstance(value, list | dict):
-        return "a list" if isinstance(value, list) else "a mapping"
-    if isinstance(value, str):
-        return f"'{printable(value, limit=60)}'"
-    return printable(str(value), limit=60)

@@ -6,6 +6,7 @@ same one. Its memory has a hard bound.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
@@ -13,11 +14,27 @@ import attrs
 
 from linnix_core import ProcessEvent, ProcessKey, ProcessSample, Subject, printable
 
-__all__ = ["MAX_PROCESSES", "Lineage", "Process", "Tree", "deepest", "lineage", "subtree_sums"]
+__all__ = [
+    "MAX_PROCESSES",
+    "Lineage",
+    "Process",
+    "Subtree",
+    "Tree",
+    "deepest",
+    "heaviest",
+    "lineage",
+    "subtree_sums",
+]
 
 #: Living processes that are followed. Past this the oldest go of those that have neither
 #: forked nor been sampled of late: most likely their exit was lost.
 MAX_PROCESSES = 65_536
+
+#: The latest exits whose parent is remembered: it has the zombies of those.
+MAX_ENDED = 16_384
+
+#: The offender's share in what its tree did, at least.
+OFFENDER_SHARE = 0.8
 
 #: A process that is younger than this acts for the tree that it was born into.
 YOUNG_NS = 10_000_000_000
@@ -45,6 +62,16 @@ class Process:
     alive: bool = True
     #: Whether it has forked or been sampled since room was last made.
     active: bool = False
+    uid: int | None = None
+    args: tuple[str, ...] | None = None
+    #: When it last started another program, and whether it had done so before.
+    exec_ns: int = 0
+    again: bool = False
+    #: Who forked it, and the origin of the tree that grew by this, until it ends.
+    forker: Process | None = None
+    grown: Process | None = None
+    #: When a child of it ended last: whoever waits for one inherits what that read and wrote.
+    bereft_ns: int = 0
 
     @property
     def key(self) -> ProcessKey | None:
@@ -74,6 +101,7 @@ class Tree:
     def __init__(self, limit: int = MAX_PROCESSES) -> None:
         self._limit = limit
         self._live: dict[int, Process] = {}
+        self._ended: OrderedDict[int, tuple[int | None, Process | None]] = OrderedDict()
         self.evicted = 0
 
     def __len__(self) -> int:
@@ -87,12 +115,15 @@ class Tree:
         """
         parent = self._find_parent(event)
         comm, exe, cgroup = event.comm, event.exe, event.cgroup
+        uid, args = event.uid, event.args
         origin = parent
         if parent is not None:
             # A fork copies its parent: what the event does not say is known from there.
             comm = comm or parent.comm
             exe = exe or parent.exe
             cgroup = cgroup or parent.cgroup
+            uid = parent.uid if uid is None else uid
+            args = parent.args if args is None else args
             parent.active = True
             if parent.origin is not None and event.ts_ns - parent.born_ns < YOUNG_NS:
                 origin = parent.origin
@@ -101,6 +132,7 @@ class Tree:
             child = self._find(event)
             if child is not None:
                 child.born_ns, child.origin = event.ts_ns, origin
+                child.forker, child.grown = parent, origin
                 self._fill(child, event, parent)
                 return parent, origin
             self._bury(live.pop(pid))
@@ -110,35 +142,54 @@ class Tree:
         if parent is not None and parent.pid <= 2 and _apart(pid, parent):
             above = into = None
         live[pid] = Process(
-            event.boot_id, pid, event.start_ns, above, comm, exe, cgroup, event.ts_ns, into
-        )
+            event.boot_id, pid, event.start_ns, above, comm, exe, cgroup, event.ts_ns, into,
+            True, False, uid, args, 0, False, parent, origin,
+        )  # fmt: skip
         return parent, origin
 
-    def learn(self, event: ProcessEvent) -> None:
-        """Take in a process that was already there, or that has a new image."""
-        process = self._find(event)
+    def learn(self, event: ProcessEvent, process: Process | None = None) -> Process:
+        """Take in a process that was already there, or has a new image; pass it if known."""
+        process = process or self._find(event)
         if process is None:
             process = Process(event.boot_id, event.pid, event.start_ns, None, "", None, None)
             self._insert(process)
         if event.kind == "exec":
             process.comm, process.exe = event.comm or process.comm, event.exe
             process.cgroup = event.cgroup or process.cgroup
+            process.uid = process.uid if event.uid is None else event.uid
+            process.args = event.args
+            process.again = process.exec_ns != 0
+            process.exec_ns = event.ts_ns
         if process.parent is None:
             self._fill(process, event, self._find_parent(event))
+        return process
 
-    def exit(self, event: ProcessEvent) -> None:
-        """Let a process go. One that was never heard of leaves nothing behind."""
-        process = self._find(event)
-        if process is not None:
-            del self._live[event.pid]
-            self._bury(process)
+    def find(self, event: ProcessEvent) -> Process | None:
+        """The living process that an event is about."""
+        return self._find(event)
+
+    def exit(self, process: Process, ts_ns: int) -> None:
+        """Let a living process go."""
+        del self._live[process.pid]
+        if process.parent is not None:
+            process.parent.bereft_ns = ts_ns
+        self._bury(process)
+        self._ended[process.pid] = process.start_ns, process.parent
+        if len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
 
     def sampled(self, sample: ProcessSample) -> Process:
         """The process that was measured."""
         process = self._find(sample)
         if process is None:
             process = Process(sample.boot_id, sample.pid, sample.start_ns, None, "", None, None)
-            self._insert(process)
+            start_ns, parent = self._ended.get(sample.pid, (None, None))
+            if sample.state == "Z" or start_ns == sample.start_ns:
+                # Dead, and not waited for: it is not among the living.
+                process.parent = parent if start_ns == sample.start_ns else None
+                process.alive = False
+            else:
+                self._insert(process)
         process.comm = sample.comm or process.comm
         process.cgroup = sample.cgroup or process.cgroup
         process.active = True
@@ -172,6 +223,7 @@ class Tree:
         if event.kind == "fork":
             # A fork copies its parent, so its first image tells of both.
             parent.comm, parent.exe, parent.cgroup = event.comm, event.exe, event.cgroup
+            parent.uid, parent.args = event.uid, event.args
         self._insert(parent)
         return parent
 
@@ -180,6 +232,8 @@ class Tree:
         process.comm = process.comm or event.comm
         process.exe = process.exe or event.exe
         process.cgroup = process.cgroup or event.cgroup
+        process.uid = event.uid if process.uid is None else process.uid
+        process.args = event.args if process.args is None else process.args
         if process.parent is None and parent is not None and not _apart(process.pid, parent):
             above: Process | None = parent
             while above is not None and above is not process:
@@ -209,7 +263,7 @@ class Tree:
     @staticmethod
     def _bury(process: Process) -> None:
         process.alive = False
-        process.origin = None
+        process.origin = process.forker = process.grown = None
         # A relay of processes that each fork and exit must not leave an endless chain of the
         # dead. The first of them stays: it is the one to name.
         parent = process.parent
@@ -243,6 +297,34 @@ def subtree_sums(own: Mapping[Process, Number], parents: Lineage) -> dict[Proces
         if above is not None:
             sums[above] += sums[process]
     return sums
+
+
+@attrs.frozen
+class Subtree:
+    """What a tree did, and the deepest process whose descendants and itself did nearly all.
+
+    For a shell loop that is the shell, for a fork bomb the process at its root.
+    """
+
+    total: float
+    offender: Process
+    by_offender: float
+
+
+def heaviest(own: Mapping[Process, Number]) -> Subtree | None:
+    """The tree below init that did most of what each of these did; None if there is none."""
+    if not own:
+        return None
+    parents = lineage(own)
+    sums = subtree_sums(own, parents)
+    tops = (process for process, above in parents.items() if above is None)
+    top = offender = max(tops, key=sums.__getitem__)
+    enough = OFFENDER_SHARE * sums[top]
+    for process, above in parents.items():
+        # Only one child can have more than half: this goes down a single line.
+        if above is offender and sums[process] >= enough:
+            offender = process
+    return Subtree(sums[top], offender, sums[offender])
 
 
 def deepest(among: Mapping[Process, object]) -> list[Process]:

@@ -1,0 +1,20 @@
+"""A bounded, crash-safe history in SQLite: findings, events, and the tree at any moment."""
+
+from linnix_plugin_sqlite.__about__ import __version__
+from linnix_plugin_sqlite.config import SqliteConfig
+from linnix_plugin_sqlite.feedback import add_feedback
+from linnix_plugin_sqlite.handler import SqliteHandler
+from linnix_plugin_sqlite.reader import Cost, Feedback, Moment, Reader, Report, tree_at
+
+__all__ = [
+    "Cost",
+    "Feedback",
+    "Moment",
+    "Reader",
+    "Report",
+    "SqliteConfig",
+    "SqliteHandler",
+    "__version__",
+    "add_feedback",
+    "tree_at",
+]
