@@ -371,19 +371,18 @@ def _plain(found: os.stat_result) -> bool:
 
 def _give(name: str | Path, owner: Account, folder: int | None = None) -> None:
     """Change the owner of a folder or a plain file; leave anything else as it is."""
+    # Not really opened: to close a file would take away the locks that this process has on it
+    # (fcntl(2)), and with them what keeps others out of a database.
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        if not (_plain(found) or stat.S_ISDIR(found.st_mode)):
-            return
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
         descriptor = os.open(name, flags, dir_fd=folder)
     except FileNotFoundError:
         return
     try:
-        # Looked at again: what has that name may be another file by now.
         found = os.fstat(descriptor)
         if _plain(found) or stat.S_ISDIR(found.st_mode):
-            os.fchown(descriptor, owner.uid, owner.gid)
+            # By its descriptor: what has that name may be another file by now.
+            os.chown(f"/proc/self/fd/{descriptor}", owner.uid, owner.gid)
     finally:
         os.close(descriptor)
 

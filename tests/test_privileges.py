@@ -12,6 +12,7 @@ import pwd
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -381,6 +382,56 @@ def test_a_file_that_was_written_as_the_account_is_continued_by_the_next_run(wor
         assert run.process.returncode == 0
         sizes.append(file.stat().st_size)
     assert [path.name for path in logs.iterdir()] == ["e.jsonl"]
+
+
+RULES = """
+rules:
+  - name: {name}
+    severity: low
+    detector: fork_burst
+    threshold: 500
+    window_seconds: 1
+"""
+
+
+@needs_root
+def test_a_file_of_rules_is_read_again_afterwards(world, eventually):
+    logs = world.folder("logs", owner=NOBODY.uid)
+    rules, changed = world.here / "rules.yaml", world.here / "changed.yaml"
+    rules.write_text(RULES.format(name="one"))
+    run = world.run(f"rules:{rules}", f"jsonl:{logs}/e.jsonl")
+    assert run.told()["code"] == "dropped"
+    changed.write_text(RULES.format(name="other"))
+    changed.replace(rules)
+    size = (logs / "e.jsonl").stat().st_size
+    # It looks once a second, with the records of that second.
+    assert eventually(lambda: (logs / "e.jsonl").stat().st_size > size + (30 << 20))
+    assert "was read again: 1 rules, 0 of them as before" in run.stop()
+
+
+@needs_root
+def test_the_database_is_written_afterwards_and_by_the_next_run(world, eventually):
+    file = world.data / "handlers.sqlite" / "history.db"
+    for runs in ({1}, {1, 2}):
+        run = world.run("sqlite")
+        assert run.told()["code"] == "dropped"
+        # Read meanwhile, as whoever looks at a database does, which its locks have to survive.
+        assert eventually(lambda so_far=runs: kept_in(file) == so_far), run.stop()
+        assert file.stat().st_uid == NOBODY.uid
+        run.stop()
+        assert run.process.returncode == 0
+    assert {path.stat().st_uid for path in file.parent.iterdir()} == {NOBODY.uid}
+
+
+def kept_in(file: Path) -> set[int]:
+    """The runs of which a database of history keeps events."""
+    if not file.exists():
+        return set()
+    with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+        try:
+            return {run for (run,) in database.execute("SELECT DISTINCT run FROM chunks")}
+        except sqlite3.OperationalError:
+            return set()
 
 
 # --- the data folder ----------------------------------------------------------------------
