@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,8 @@ NOBODY = privileges.find_account("nobody")
 def closed_folders() -> dict[Path, set[str]]:
     """Folders that nobody may enter, each with what of it an interpreter needs."""
     modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    plugins = [find_spec(f"linnix_plugin_{name}") for name in ("jsonl", "rules", "sqlite")]
+    modules += [spec.origin for spec in plugins if spec is not None]
     needed = [sys.executable, os.path.realpath(sys.executable), *filter(None, modules)]
     found: dict[Path, set[str]] = {}
     for path in map(Path, needed):
