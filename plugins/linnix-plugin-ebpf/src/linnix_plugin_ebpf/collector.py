@@ -40,7 +40,7 @@ CHUNK = 2048
 LOOK_EVERY_S = 0.01
 
 #: Seconds to sleep at most when nothing comes; a stop is noticed after that.
-SLEEP_S = 0.2
+SLEEP_S = 0.5
 
 #: Seconds between two accounts.
 ACCOUNT_EVERY_S = 1.0

@@ -37,6 +37,8 @@ class SystemReader:
         self._pressure = Path(pressure)
         self._sysfs = Path(sysfs)
         self._before: _Counters | None = None
+        #: Of the names seen last in a folder of sysfs, those that count.
+        self._real: dict[str, tuple[list[str], list[str]]] = {}
 
     def sample(self, ts_ns: int, moment: float, processes: int) -> SystemSample:
         """The machine now; a field that cannot be read is None."""
@@ -88,13 +90,17 @@ class SystemReader:
 
     def _with_device(self, folder: str, names: Iterable[str]) -> list[str]:
         names = list(names)
-        # sysfs writes the slash of a name such as cciss/c0d0 as an exclamation mark.
-        real = [
-            name
-            for name in names
-            if (self._sysfs / folder / name.replace("/", "!") / "device").exists()
-        ]
-        return real or names
+        known = self._real.get(folder)
+        if known is None or known[0] != names:
+            # sysfs writes the slash of a name such as cciss/c0d0 as an exclamation mark.
+            real = [
+                name
+                for name in names
+                if (self._sysfs / folder / name.replace("/", "!") / "device").exists()
+            ]
+            # What a name stands for does not change as long as it is there.
+            known = self._real[folder] = (names, real or names)
+        return known[1]
 
 
 def parse_pressure(text: str) -> Pressure:
