@@ -162,6 +162,8 @@ def test_a_stranger_at_the_endpoint_is_not_taken_for_the_server(deployer, spec, 
 def test_a_process_that_ignores_the_polite_signal_is_ended(bystander, monkeypatch):
     monkeypatch.setattr(processes, "TERM_S", 0)
     os.kill(bystander.pid, signal.SIGSTOP)
+    # Before it has really stopped, the polite signal would still reach it.
+    os.waitid(os.P_PID, bystander.pid, os.WSTOPPED | os.WNOWAIT)
     processes.end(bystander.pid, start_identity(bystander.pid))
     assert bystander.wait(60) == -signal.SIGKILL
 

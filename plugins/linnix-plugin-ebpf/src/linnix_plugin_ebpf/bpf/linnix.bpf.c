@@ -9,6 +9,7 @@
 #define MAX_PATH_STEPS 64 /* parts of a path and mounts on the way */
 #define MAX_FD_WORDS 1024 /* 65536 descriptors */
 #define MAX_BUCKETS 4096
+#define LONGEST_TICK_NS 10000000 /* HZ is 100 at the least */
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -392,6 +393,10 @@ static __always_inline u64 cpu_time_of(struct task_struct *task)
 	if (!arrival || arrival->tid != (u32)task->pid)
 		return known; /* it has not been switched to since this began */
 	exact = arrival->used_ns + bpf_ktime_get_ns() - arrival->time_ns;
+	/* The sum is brought up to date with each tick. If this is further ahead, the hypervisor
+	 * has had the processor meanwhile, which is nobody's use. */
+	if (exact > known + LONGEST_TICK_NS)
+		exact = known + LONGEST_TICK_NS;
 	return exact > known ? exact : known;
 }
 
