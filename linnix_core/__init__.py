@@ -31,8 +31,18 @@ if TYPE_CHECKING:
     from linnix_core.processes import ProcessTable as ProcessTable
     from linnix_core.processes import ProcessView as ProcessView
     from linnix_core.processes import start_time_ns as start_time_ns
+    from linnix_core.prompting import BadAnswer as BadAnswer
+    from linnix_core.prompting import Complete as Complete
+    from linnix_core.prompting import Message as Message
+    from linnix_core.prompting import answer_schema as answer_schema
+    from linnix_core.prompting import ask as ask
+    from linnix_core.prompting import narrowed as narrowed
+    from linnix_core.prompting import parse_answer as parse_answer
+    from linnix_core.prompting import process_table as process_table
+    from linnix_core.prompting import render_prompt as render_prompt
     from linnix_core.records import CLASSES as CLASSES
     from linnix_core.records import SEVERITIES as SEVERITIES
+    from linnix_core.records import VERDICTS as VERDICTS
     from linnix_core.records import Alert as Alert
     from linnix_core.records import AllowedAction as AllowedAction
     from linnix_core.records import Answer as Answer
@@ -40,6 +50,7 @@ if TYPE_CHECKING:
     from linnix_core.records import Deployment as Deployment
     from linnix_core.records import Evidence as Evidence
     from linnix_core.records import Fact as Fact
+    from linnix_core.records import Feedback as Feedback
     from linnix_core.records import Health as Health
     from linnix_core.records import Incident as Incident
     from linnix_core.records import IncidentClass as IncidentClass
@@ -62,6 +73,7 @@ if TYPE_CHECKING:
     from linnix_core.records import Severity as Severity
     from linnix_core.records import Subject as Subject
     from linnix_core.records import SystemSample as SystemSample
+    from linnix_core.records import Verdict as Verdict
     from linnix_core.settings import Duration as Duration
     from linnix_core.settings import Secret as Secret
     from linnix_core.settings import Size as Size
@@ -74,11 +86,15 @@ _MODULES = {
     "escape": "printable",
     "hookspecs": "hookimpl",
     "processes": "Process ProcessTable ProcessView start_time_ns",
+    "prompting": (
+        "BadAnswer Complete Message answer_schema ask narrowed parse_answer process_table "
+        "render_prompt"
+    ),
     "records": (
-        "CLASSES SEVERITIES Alert AllowedAction Answer CgroupSample Deployment Evidence "
-        "Fact Health Incident IncidentClass IncidentProcess Insight Loss Metric ModelSpec Mount "
-        "Origin Pressure ProcessEvent ProcessKey ProcessSample Query ReasonRequest Record "
-        "RequestProcess Result Severity Subject SystemSample"
+        "CLASSES SEVERITIES VERDICTS Alert AllowedAction Answer CgroupSample Deployment Evidence "
+        "Fact Feedback Health Incident IncidentClass IncidentProcess Insight Loss Metric "
+        "ModelSpec Mount Origin Pressure ProcessEvent ProcessKey ProcessSample Query "
+        "ReasonRequest Record RequestProcess Result Severity Subject SystemSample Verdict"
     ),
     "settings": "Duration Secret Size",
 }

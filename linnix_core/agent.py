@@ -11,9 +11,11 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+import attrs
 
 from linnix_core.batch import Batch
 from linnix_core.config import DEFAULT_OVERFLOW, AgentSettings, ComponentSettings
@@ -26,6 +28,7 @@ from linnix_core.errors import (
     Problem,
     RequiredComponentFailed,
 )
+from linnix_core.explaining import Explainer
 from linnix_core.incidents import IncidentBook
 from linnix_core.notices import AlertThread, ReasonThread
 from linnix_core.pipeline import BoundedQueue, Pipeline, Stamp
@@ -33,16 +36,28 @@ from linnix_core.plan import Plan
 from linnix_core.plugins import Component, PluginHost
 from linnix_core.privileges import Privileges
 from linnix_core.processes import ProcessTable, boot_id
-from linnix_core.reasoning import NotGrounded, build_request, ground
-from linnix_core.records import Alert, Fact, Incident, Insight, Query, Result
-from linnix_core.redact import is_alert
+from linnix_core.records import (
+    Alert,
+    Feedback,
+    Incident,
+    Insight,
+    Metric,
+    Mount,
+    Query,
+    Result,
+)
+from linnix_core.redact import clean_feedback, is_alert, is_feedback
+from linnix_core.surroundings import Surroundings
 from linnix_core.workers import CollectorWorker, HandlerWorker
 
 __all__ = ["Agent"]
 
 _ENDED = "every collector has ended"
+_RELOAD = "reload"
 
 _LOG = logging.getLogger("linnix.agent")
+
+_T = TypeVar("_T")
 
 #: Seconds after which a hook that does not return is shown as stalled.
 STALLED_S = 30.0
@@ -51,10 +66,14 @@ STALLED_S = 30.0
 HEALTH_EVERY_S = 10.0
 HEALTH_TIMEOUT_S = 1.0
 
-#: Seconds that enriching one batch may take, and that one handler may gather evidence.
+#: Seconds that enriching one batch may take, and that the history may take to answer.
 ENRICH_BUDGET_S = 0.02
-EVIDENCE_BUDGET_S = 1.0
 QUERY_BUDGET_S = 10.0
+
+#: Seconds that one component may take for its metrics, its pages, or to read its files again.
+METRICS_BUDGET_S = 1.0
+MOUNTS_BUDGET_S = 1.0
+RELOAD_BUDGET_S = 10.0
 
 
 class Agent:
@@ -78,7 +97,6 @@ class Agent:
         self.host = host
         self.run_id = uuid.uuid4().hex[:12]
         self.processes = ProcessTable()
-        self.discarded_answers = 0
         self.rejected_alerts = 0
         self._plan = plan
         self._clock = clock
@@ -105,7 +123,19 @@ class Agent:
             boot_id=self._stamp.boot_id,
             processes=self.processes.view,
         )
-        self._reasoning = ReasonThread(reason=self._reason, publish=self._publish)
+        self._surroundings = Surroundings()
+        self._explainer = Explainer(
+            host,
+            self.settings,
+            processes=self.processes.view,
+            surroundings=self._surroundings,
+            clock=clock,
+        )
+        self._reasoning = ReasonThread(
+            reason=self._explainer.explain,
+            publish=self._publish,
+            timeout_s=self.settings.reason_timeout_s,
+        )
         self._alerts = AlertThread(
             self._incidents, publish=self._publish, explain=self._reasoning.ask, clock=clock
         )
@@ -213,6 +243,10 @@ class Agent:
                 query=self._query,
                 deployment=self._deployments.get,
                 submit=self.submit,
+                feedback=self.feedback,
+                explain=self.explain,
+                metrics=self.metrics,
+                mounts=self.mounts,
             )
         return self._contexts[name]
 
@@ -336,6 +370,9 @@ class Agent:
             except queue.Empty:
                 self._supervise()
                 continue
+            if reason is _RELOAD:
+                self._reload()
+                continue
             if reason is _ENDED and any(w.alive and w.component.runs for w in self._collectors):
                 continue  # it ended before the next one had been started
             if reason is _ENDED and not any(
@@ -359,6 +396,19 @@ class Agent:
         """End `run`. Safe in a signal handler: it takes no lock that may be held there."""
         self._wake.put(reason)
 
+    def request_reload(self) -> None:
+        """Have every component that reads files read them again. Safe in a signal handler."""
+        self._wake.put(_RELOAD)
+
+    def _reload(self) -> None:
+        _LOG.info("reading files again")
+        for component in self.host.implementing("linnix_reload"):
+            try:
+                component.call_within(RELOAD_BUDGET_S, "linnix_reload")
+            except LinnixError as error:
+                cause = error.__cause__ if isinstance(error.__cause__, LinnixError) else error
+                _LOG.warning("%s goes on with what it had: %s", component, cause)
+
     def _collector_finished(self) -> None:
         if self._stop.is_set():
             return
@@ -381,6 +431,62 @@ class Agent:
         if not self._running:
             raise AgentStopped("alerts can be submitted to a running agent only")
         self._take_alerts(None, [alert])
+
+    def feedback(self, given: Feedback) -> None:
+        """Pass on what a person says of an incident. Raises `LinnixError` for what is none."""
+        if not self._running:
+            raise AgentStopped("feedback can be given to a running agent only")
+        if not is_feedback(given):
+            raise LinnixError(f"expected Feedback, got {given!r:.100}")
+        feedback = attrs.evolve(given)
+        clean_feedback(feedback)
+        self._publish(feedback)
+
+    @property
+    def discarded_answers(self) -> int:
+        """How many answers of reasoners were not grounded."""
+        return self._explainer.discarded_answers
+
+    def explain(self, incident_id: str) -> bool:
+        """Have an incident of this run explained once more; False where it is not known."""
+        incident = self.incidents.get(incident_id)
+        if incident is None or incident.class_ is None:
+            return False
+        self._reasoning.ask(incident, again=True)
+        return True
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """The agent's own numbers, and what every ``linnix_metrics`` says now."""
+        own = (
+            Metric(
+                "linnix_processes",
+                len(self.processes.view),
+                "{process}",
+                help="Processes in the table, those that ended recently included",
+            ),
+            Metric(
+                "linnix_rejected_alerts",
+                self.rejected_alerts,
+                "{alert}",
+                "counter",
+                help="Alerts that came faster than they could be taken",
+            ),
+            *self._explainer.metrics(),
+        )
+        theirs = (
+            attrs.evolve(metric, labels={**metric.labels, "component": str(component)})
+            for component, metrics in self.host.each("linnix_metrics", METRICS_BUDGET_S)
+            for metric in _only(Metric, metrics)
+        )
+        return (*own, *theirs)
+
+    def mounts(self) -> tuple[Mount, ...]:
+        """What every ``linnix_http`` offers."""
+        return tuple(
+            mount
+            for _, mounts in self.host.each("linnix_http", MOUNTS_BUDGET_S)
+            for mount in _only(Mount, mounts)
+        )
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait until what was collected has been handled and explained; for tests and replays."""
@@ -428,6 +534,7 @@ class Agent:
     # --- what the pipeline and the threads call ---------------------------------------
 
     def _enrich(self, batch: Batch) -> None:
+        self._surroundings.update(batch)
         for component in self._enrichers:
             if not component.runs:
                 continue
@@ -456,7 +563,7 @@ class Agent:
                 if sender is not None:
                     sender.set_state("degraded", "alerts", "raises more alerts than can be taken")
 
-    def _publish(self, notice: Alert | Incident | Insight) -> None:
+    def _publish(self, notice: Alert | Incident | Insight | Feedback) -> None:
         """Stamp a notice and put it into the queue of every handler that wants it."""
         self._stamp.notice(notice)
         notice.id = notice.id or f"{self.run_id}-{notice.seq}"
@@ -470,38 +577,6 @@ class Agent:
                 )
                 worker.queue.close()
                 worker.queue.discard("stuck")
-
-    def _reason(self, incident: Incident) -> Insight | None:
-        """Ask the reasoners in order; the first grounded answer makes the insight."""
-        extra = [
-            fact
-            for _, facts in self.host.each("linnix_evidence", EVIDENCE_BUDGET_S, incident=incident)
-            for fact in (facts if isinstance(facts, Iterable) else ())
-            if isinstance(fact, Fact)
-        ]
-        request = build_request(
-            incident,
-            self.processes.view,
-            extra=extra,
-            timeout_s=self.settings.reason_timeout_s,
-        )
-        for component in self.host.implementing("linnix_reason"):
-            try:
-                answer = component.call_within(request.timeout_s, "linnix_reason", request=request)
-                component.set_state("running")
-                if answer is not None:
-                    return ground(request, answer, component.name)
-            except NotGrounded as error:
-                self.discarded_answers += 1
-                _LOG.warning("%s: answer discarded: %s", component, error)
-            except LinnixError as error:
-                component.failures += 1
-                cause = error.__cause__ if isinstance(error.__cause__, LinnixError) else error
-                component.set_state("degraded", "declined", str(error), cause.hint)
-                _LOG.warning("%s declined: %s", component, error)
-        if self.host.implementing("linnix_reason"):
-            _LOG.warning("incident %s stays unexplained: every reasoner declined", incident.id)
-        return None
 
     # --- stopping ---------------------------------------------------------------------
 
@@ -538,6 +613,13 @@ class Agent:
                 handler.queue.discard("stopped")
                 _LOG.warning("%s did not finish in time: %d records lost", handler.component, lost)
         self.host.stop(deadline)
+
+
+def _only(cls: type[_T], values: Any) -> Iterator[_T]:
+    """Those of what a plugin returned that are what it should have returned."""
+    for value in values if isinstance(values, Iterable) else ():
+        if isinstance(value, cls):
+            yield value
 
 
 def _writes_to_stdout(component: Component) -> bool:

@@ -1,7 +1,7 @@
 """Records as JSON, one object per line, and back.
 
 Events and samples are encoded straight from their attributes (about a microsecond each);
-alerts, incidents and insights, which nest and are rare, pass through plain dictionaries.
+notices, which nest and are rare, pass through plain dictionaries.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 from linnix_core.records import (
     Alert,
     CgroupSample,
+    Feedback,
     Incident,
     Insight,
     Loss,
@@ -28,7 +29,7 @@ from linnix_core.records import (
 __all__ = ["Notice", "decode", "encode", "json_schema", "plain"]
 
 #: Records that travel one by one: what people are told, rather than what is measured.
-Notice: TypeAlias = Alert | Incident | Insight
+Notice: TypeAlias = Alert | Incident | Insight | Feedback
 
 _FLAT: dict[str, type] = {
     "event": ProcessEvent,
@@ -37,7 +38,12 @@ _FLAT: dict[str, type] = {
     "system": SystemSample,
     "loss": Loss,
 }
-_NESTED: dict[str, type] = {"alert": Alert, "incident": Incident, "insight": Insight}
+_NESTED: dict[str, type] = {
+    "alert": Alert,
+    "incident": Incident,
+    "insight": Insight,
+    "feedback": Feedback,
+}
 _FLAT_TYPES = frozenset(_FLAT.values())
 
 _encode = msgspec.json.Encoder().encode

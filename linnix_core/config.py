@@ -57,6 +57,11 @@ def _positive(instance: Any, attribute: attrs.Attribute[Any], value: float) -> N
         raise ValueError(f"{attribute.name} must be more than 0, got {value}")
 
 
+def _not_negative(instance: Any, attribute: attrs.Attribute[Any], value: float) -> None:
+    if value < 0:
+        raise ValueError(f"{attribute.name} must not be negative, got {value}")
+
+
 def _absolute(instance: Any, attribute: attrs.Attribute[Any], value: Path | None) -> None:
     # Another command, started elsewhere, has to find the same folder.
     if value is not None and not value.is_absolute():
@@ -97,7 +102,25 @@ class AgentSettings:
         default=10.0, validator=_positive, metadata={"help": "for everything to drain and stop"}
     )
     reason_timeout_s: float = attrs.field(
-        default=30.0, validator=_positive, metadata={"help": "for one reasoner to answer"}
+        default=30.0,
+        validator=_positive,
+        metadata={"help": "for an incident to be explained, all reasoners together"},
+    )
+    reasons_per_hour: int = attrs.field(
+        default=60, validator=_positive, metadata={"help": "how often one reasoner is asked"}
+    )
+    reason_failures: int = attrs.field(
+        default=3,
+        validator=_positive,
+        metadata={"help": "failures in a row after which a reasoner is left alone"},
+    )
+    reason_pause_s: float = attrs.field(
+        default=60.0, validator=_positive, metadata={"help": "for how long it is left alone"}
+    )
+    reason_cache: int = attrs.field(
+        default=256,
+        validator=_not_negative,
+        metadata={"help": "answers that are kept for incidents like those"},
     )
     strict: bool = attrs.field(
         default=False, metadata={"help": "any component that cannot run ends the run"}

@@ -16,7 +16,16 @@ from linnix_core.errors import AgentStopped
 if TYPE_CHECKING:
     from linnix_core.incidents import IncidentView
     from linnix_core.processes import ProcessView
-    from linnix_core.records import Alert, Deployment, Query, Record, Result
+    from linnix_core.records import (
+        Alert,
+        Deployment,
+        Feedback,
+        Metric,
+        Mount,
+        Query,
+        Record,
+        Result,
+    )
 
 __all__ = ["Clock", "ComponentStatus", "Context", "Sink", "State"]
 
@@ -88,6 +97,10 @@ def _no_alerts(alert: Alert) -> None:
     raise AgentStopped("alerts can be submitted to a running agent only")
 
 
+def _no_feedback(feedback: Feedback) -> None:
+    raise AgentStopped("feedback can be given to a running agent only")
+
+
 def _no_history(query: Query) -> Result | None:
     return None
 
@@ -124,6 +137,15 @@ class Context:
     deployment: Callable[[str], Deployment | None] = attrs.field(default=_no_deployment)
     #: Raise an alert from anywhere; never blocks.
     submit: Callable[[Alert], None] = attrs.field(default=_no_alerts)
+    #: Pass on what a person says of an incident; raises `LinnixError` for what is none.
+    feedback: Callable[[Feedback], None] = attrs.field(default=_no_feedback)
+    #: Have an incident of this run explained once more; False where it is not known.
+    explain: Callable[[str], bool] = attrs.field(default=lambda _incident: False)
+    #: What every ``linnix_metrics`` says now, labelled with its ``component``, and the
+    #: agent's own numbers. Asks them all: for whoever exports metrics, seldom.
+    metrics: Callable[[], Sequence[Metric]] = attrs.field(default=lambda: ())
+    #: What every ``linnix_http`` offers to whoever serves HTTP.
+    mounts: Callable[[], Sequence[Mount]] = attrs.field(default=lambda: ())
     _data_dir: Path = attrs.field(alias="data_dir")
 
     @property

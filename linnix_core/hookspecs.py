@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Answer,
         Deployment,
         Fact,
+        Feedback,
         Health,
         Incident,
         Insight,
@@ -44,7 +45,7 @@ Kind: TypeAlias = Literal["collectors", "handlers", "reasoners", "deployers"]
 
 
 class Lifecycle:
-    """Common to every kind; all three are optional."""
+    """Common to every kind, and all optional."""
 
     @hookspec
     def linnix_start(self, context: Context) -> None:
@@ -58,6 +59,13 @@ class Lifecycle:
         """Release everything; called once, also after a failed start.
 
         ``deadline`` is a moment of ``time.monotonic()``, after which nobody waits.
+        """
+
+    @hookspec
+    def linnix_reload(self) -> None:
+        """Read again what was read from files; on SIGHUP, from another thread than the rest.
+
+        What is broken is refused with an exception and leaves everything as it was.
         """
 
     @hookspec
@@ -101,6 +109,10 @@ class HandlerSpec:
     @hookspec
     def linnix_insight(self, insight: Insight) -> None:
         """An incident was explained."""
+
+    @hookspec
+    def linnix_feedback(self, feedback: Feedback) -> None:
+        """A person said what an incident was worth."""
 
     @hookspec
     def linnix_flush(self) -> None:

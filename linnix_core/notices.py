@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import attrs
 
 from linnix_core.context import Clock
 from linnix_core.incidents import IncidentBook
 from linnix_core.loading import describe
-from linnix_core.records import Alert, Incident, Insight
+from linnix_core.records import Alert, Feedback, Incident, Insight
 from linnix_core.redact import clean_alert
 
 __all__ = ["AlertThread", "ReasonThread"]
@@ -25,7 +26,7 @@ _LOG = logging.getLogger("linnix.agent")
 MAX_WAITING_ALERTS = 4096
 MAX_WAITING_INCIDENTS = 256
 
-Publish: TypeAlias = Callable[[Alert | Incident | Insight], None]
+Publish: TypeAlias = Callable[[Alert | Incident | Insight | Feedback], None]
 
 
 class AlertThread:
@@ -119,13 +120,29 @@ class AlertThread:
             self._changed.notify_all()
 
 
-class ReasonThread:
-    """Has one incident at a time explained; ``reason`` may take as long as its timeouts."""
+class Reason(Protocol):
+    """Explains an incident by a moment of ``time.monotonic()``."""
 
-    def __init__(self, *, reason: Callable[[Incident], Insight | None], publish: Publish) -> None:
+    def __call__(self, incident: Incident, deadline: float, *, again: bool) -> Insight | None:
+        """``again``: also where it was explained before. None where nobody can."""
+
+
+@attrs.frozen
+class _Waiting:
+    incident: Incident
+    deadline: float
+    again: bool
+
+
+class ReasonThread:
+    """Has one incident at a time explained, each within ``timeout_s`` of being asked for."""
+
+    def __init__(self, *, reason: Reason, publish: Publish, timeout_s: float) -> None:
         self._reason = reason
         self._publish = publish
-        self._waiting: dict[str, Incident] = {}
+        self._timeout_s = timeout_s
+        self._end = math.inf
+        self._waiting: dict[str, _Waiting] = {}
         self._changed = threading.Condition()
         self._busy = False
         self._closed = False
@@ -135,12 +152,15 @@ class ReasonThread:
         """Begin to explain."""
         self._thread.start()
 
-    def ask(self, incident: Incident) -> None:
+    def ask(self, incident: Incident, *, again: bool = False) -> None:
         """Queue an incident; it replaces an older state of itself that still waits."""
+        asked = _Waiting(incident, time.monotonic() + self._timeout_s, again)
         with self._changed:
-            self._waiting[incident.id] = incident
+            if (before := self._waiting.get(incident.id)) is not None:
+                asked = _Waiting(incident, before.deadline, again or before.again)
+            self._waiting[incident.id] = asked
             if len(self._waiting) > MAX_WAITING_INCIDENTS:
-                oldest = self._waiting.pop(next(iter(self._waiting)))
+                oldest = self._waiting.pop(next(iter(self._waiting))).incident
                 _LOG.warning("incident %s stays unexplained: too many wait", oldest.id)
             self._changed.notify_all()
 
@@ -156,6 +176,7 @@ class ReasonThread:
         """Explain what waits, as far as time allows, then end."""
         if self._thread.ident is None:
             return
+        self._end = deadline
         self.wait_idle(deadline)
         with self._changed:
             self._closed = True
@@ -168,10 +189,12 @@ class ReasonThread:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if self._closed:
                     return
-                incident = self._waiting.pop(next(iter(self._waiting)))
+                asked = self._waiting.pop(next(iter(self._waiting)))
+                incident = asked.incident
                 self._busy = True
             try:
-                insight = self._reason(incident)
+                deadline = min(asked.deadline, self._end)
+                insight = self._reason(incident, deadline, again=asked.again)
                 if insight is not None:
                     self._publish(insight)
             except Exception as error:  # noqa: BLE001 - one incident must not end the others

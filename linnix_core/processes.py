@@ -348,8 +348,13 @@ class ProcessView:
         with self._table._lock:
             return [_copy(child) for child in self._living_children(key)]
 
-    def descendants(self, key: ProcessKey, limit: int | None = None) -> list[Process]:
-        """The living processes below this one, nearest first, without itself."""
+    def descendants(
+        self, key: ProcessKey, limit: int | None = None, *, ended: bool = False
+    ) -> list[Process]:
+        """The living processes below this one, nearest first, without itself.
+
+        With ``ended`` also those that are remembered and live no more.
+        """
         with self._table._lock:
             found: list[Process] = []
             seen: set[_Key] = {key}
@@ -363,7 +368,10 @@ class ProcessView:
                         seen.add(child_key)
                         # Through the dead as well: their children are still descendants.
                         below.append(child_key)
-                        if (child := self._table._live.get(child_key)) is not None:
+                        child = self._table._live.get(child_key)
+                        if child is None and ended:
+                            child = self._table._dead.get(child_key)
+                        if child is not None:
                             found.append(_copy(child))
                             if len(found) == limit:
                                 return found

@@ -8,19 +8,18 @@ sentence cannot say what no record said.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
 
-from linnix_core.errors import LinnixError
 from linnix_core.escape import printable
+from linnix_core.grounding import MAX_ACTIONS, MAX_PRIMARY_PROCESS, MAX_WHY
 from linnix_core.processes import Process, ProcessView
 from linnix_core.records import (
     CLASSES,
     AllowedAction,
-    Answer,
     Fact,
     Incident,
     IncidentClass,
@@ -29,30 +28,25 @@ from linnix_core.records import (
     ReasonRequest,
     RequestProcess,
 )
+from linnix_core.surroundings import Surroundings
 
-__all__ = ["NotGrounded", "build_request", "ground", "insight_document", "insight_schema"]
+__all__ = ["build_request", "insight_document", "insight_schema"]
 
-MAX_WHY = 120
-MAX_PRIMARY_PROCESS = 120
-MAX_ACTIONS = 3
 MAX_ACTION = 160
-MAX_FACTS = 40
 MAX_CHILDREN = 3
+
+#: Facts of a request; of them the incident's evidence, and what handlers add.
+MAX_FACTS = 64
+MAX_EVIDENCE = 24
+MAX_EXTRA = 16
+
+#: Descendants of the subject that are looked at, and how long ago the end of one is lately.
+MAX_LOOKED_AT = 10_000
+LATELY_NS = 10 * 10**9
 
 #: Characters of a fact's name and unit in a sentence.
 MAX_NAME = 40
 MAX_UNIT = 16
-
-#: How a class reads in a sentence.
-CLASS_WORDS: dict[IncidentClass, str] = {
-    "fork_storm": "Fork storm",
-    "short_job_flood": "Flood of short jobs",
-    "runaway_tree": "Runaway process tree",
-    "cpu_spin": "CPU spin",
-    "io_saturation": "I/O saturation",
-    "oom_risk": "Risk of running out of memory",
-    "normal": "Nothing unusual",
-}
 
 # What may be proposed, by class; the core fills in the process. Nothing here is carried
 # out by Linnix, and nothing is irreversible before a person has looked.
@@ -91,10 +85,6 @@ _ACTIONS: dict[IncidentClass, tuple[str, ...]] = {
 }
 
 
-class NotGrounded(LinnixError):
-    """An answer that does not fit the request: unknown ids, or numbers that no fact holds."""
-
-
 # --- the request ----------------------------------------------------------------------
 
 
@@ -102,26 +92,36 @@ def build_request(
     incident: Incident,
     processes: ProcessView,
     *,
+    surroundings: Surroundings | None = None,
     extra: Iterable[Fact] = (),
     timeout_s: float = 30.0,
 ) -> ReasonRequest:
     """Number everything that a reasoner may refer to.
 
-    ``P1`` is the subject; then its largest children and the top five by CPU and by
-    memory. Facts are the incident's evidence, measurements of those processes, and what
-    ``linnix_evidence`` added.
+    ``P1`` is the subject; then its largest children and who uses most CPU, memory and
+    storage. Facts are, the weightiest first, the incident's evidence, the tree below the
+    subject, what the subject uses, what ``linnix_evidence`` added, the cgroup and the
+    machine, and what the others use.
     """
     chosen = _choose(incident, processes)
     numbered = {process.key: f"P{n}" for n, process in enumerate(chosen, 1)}
     subject = numbered.get(incident.subject.key) if incident.subject.key else None
-    facts = [Fact(e.name, e.value, e.unit, subject) for e in incident.evidence]
+    facts = [Fact(e.name, e.value, e.unit, subject) for e in incident.evidence[:MAX_EVIDENCE]]
     facts.append(Fact("alerts", incident.alerts, "alerts", subject))
-    facts.extend(_measurements(chosen, numbered))
-    known = list(numbered.values())
+    if incident.subject.key is not None and subject is not None:
+        facts.extend(_tree_facts(incident, processes, subject))
+        facts.extend(_measurements(chosen[0], subject))
     facts.extend(
-        attrs.evolve(fact, process=fact.process if fact.process in known else None)
-        for fact in extra
+        attrs.evolve(fact, process=fact.process if fact.process in numbered.values() else None)
+        for fact in itertools.islice(extra, MAX_EXTRA)
     )
+    if surroundings is not None:
+        facts.extend(surroundings.facts(incident.subject.cgroup, incident.updated_ns))
+    for process in chosen:
+        if numbered[process.key] != subject:
+            facts.extend(
+                fact for fact in _measurements(process, numbered[process.key]) if fact.value
+            )
     facts = [
         attrs.evolve(fact, name=printable(fact.name, MAX_NAME), unit=printable(fact.unit, MAX_UNIT))
         for fact in facts
@@ -154,6 +154,7 @@ def _choose(incident: Incident, processes: ProcessView) -> list[Process]:
     for process in [
         *processes.top(5, by=lambda sample: sample.cpu_percent or None),
         *processes.top(5, by=_rss),
+        *processes.top(3, by=_storage),
     ]:
         chosen.setdefault(process.key, process)
     return list(chosen.values())
@@ -163,15 +164,51 @@ def _rss(sample: ProcessSample | None) -> int | None:
     return (sample.rss_bytes if sample else None) or None
 
 
-def _measurements(chosen: Sequence[Process], numbered: dict[Any, str]) -> Iterable[Fact]:
-    for process in chosen:
-        sample = process.sample
-        if sample is None:
-            continue
-        if sample.cpu_percent is not None:
-            yield Fact("CPU", round(sample.cpu_percent, 1), "%", numbered[process.key])
-        if sample.rss_bytes is not None:
-            yield Fact("RSS", round(sample.rss_bytes / 2**20, 1), "MiB", numbered[process.key])
+def _storage(sample: ProcessSample) -> float | None:
+    """Bytes read and written in a second."""
+    moved = (sample.read_bytes or 0) + (sample.write_bytes or 0)
+    return moved * 1e9 / sample.interval_ns if moved and sample.interval_ns > 0 else None
+
+
+def _tree_facts(incident: Incident, processes: ProcessView, subject: str) -> Iterable[Fact]:
+    """How many are below the subject, how many of them ended lately, and how soon."""
+    key = incident.subject.key
+    if key is None:
+        return
+    below = processes.descendants(key, MAX_LOOKED_AT, ended=True)
+    since_ns = incident.updated_ns - LATELY_NS
+    alive = [process for process in below if process.ended_ns is None]
+    ended = [process for process in below if (process.ended_ns or 0) >= since_ns]
+    if alive:
+        yield Fact("descendants alive", len(alive), "processes", subject)
+    if not ended:
+        return
+    yield Fact("descendants that ended lately", len(ended), "processes", subject)
+    lives = sorted(p.duration_ns for p in ended if p.duration_ns is not None)
+    if lives:
+        yield Fact("median life of those", round(lives[len(lives) // 2] / 1e9, 3), "s", subject)
+    root = processes.get(key)
+    programs = [p.exe for p in ended if p.exe and (root is None or p.exe != root.exe)]
+    if root is not None and root.exe:
+        share = 100 * len(programs) / len(ended)
+        yield Fact("started a program of those", round(share), "%", subject)
+    if programs:
+        yield Fact("programs among those", len(set(programs)), "programs", subject)
+
+
+def _measurements(process: Process, process_id: str) -> Iterable[Fact]:
+    sample = process.sample
+    if sample is None:
+        return
+    if sample.cpu_percent is not None:
+        yield Fact("CPU", round(sample.cpu_percent, 1), "%", process_id)
+    if sample.rss_bytes is not None:
+        yield Fact("RSS", round(sample.rss_bytes / 2**20, 1), "MiB", process_id)
+    for name, moved in (("reads", sample.read_bytes), ("writes", sample.write_bytes)):
+        if moved and sample.interval_ns > 0:
+            rate = round(moved * 1e9 / sample.interval_ns / 2**20, 1)
+            if rate:
+                yield Fact(name, rate, "MiB/s", process_id)
 
 
 def _request_process(process_id: str, process: Process) -> RequestProcess:
@@ -202,145 +239,6 @@ def _is_sound(fact: Fact) -> bool:
         and isinstance(fact.value, int | float)
         and abs(fact.value) < 2**63  # which neither infinity nor NaN is
     )
-
-
-# --- the answer -----------------------------------------------------------------------
-
-
-def ground(request: ReasonRequest, answer: Any, reasoner: str) -> Insight:
-    """The insight that an answer stands for; `NotGrounded` says what it made up."""
-    if not isinstance(answer, Answer):
-        raise NotGrounded(f"the answer is {type(answer).__name__}, not Answer")
-    facts = {fact.id: fact for fact in request.facts}
-    processes = {process.id: process for process in request.processes}
-    actions = {action.id: action for action in request.actions}
-    if answer.class_ not in CLASSES:
-        raise NotGrounded(f"{answer.class_!r} is no class")
-    if type(answer.confidence) is not int or not 0 <= answer.confidence <= 100:
-        raise NotGrounded(f"confidence must be a whole number up to 100, got {answer.confidence!r}")
-    if answer.process is not None and answer.process not in list(processes):
-        raise NotGrounded(f"process {answer.process!r} was not given")
-    for kind, given, chosen in (
-        ("fact", facts, answer.facts),
-        ("action", actions, answer.actions),
-    ):
-        if not isinstance(chosen, tuple | list):
-            raise NotGrounded(f"{kind}s must be a tuple of ids, got {chosen!r:.60}")
-        unknown = [item for item in chosen if item not in list(given)]
-        if unknown:
-            raise NotGrounded(f"{kind} {unknown[0]!r} was not given")
-    if not answer.facts:
-        raise NotGrounded("no fact is cited")
-    cited = tuple(facts[fact] for fact in dict.fromkeys(answer.facts))
-    primary = processes[answer.process] if answer.process else None
-    return Insight(
-        class_=answer.class_,
-        confidence=answer.confidence / 100,
-        primary_process=_name(primary) if primary else None,
-        why=_why(request, answer, cited, primary),
-        actions=tuple(actions[item].text for item in dict.fromkeys(answer.actions))[:MAX_ACTIONS],
-        incident=request.incident.id,
-        reasoner=reasoner,
-        facts=cited,
-        grounded=True,
-    )
-
-
-def _name(process: RequestProcess) -> str:
-    """``java (pid 4412)``: the kernel's name, bounded and harmless, never the arguments."""
-    comm = printable(process.comm, 48) or "?"
-    return printable(f"{comm} (pid {process.key.pid})", MAX_PRIMARY_PROCESS)
-
-
-def _why(
-    request: ReasonRequest,
-    answer: Answer,
-    cited: Sequence[Fact],
-    primary: RequestProcess | None,
-) -> str:
-    offered = answer.sentence
-    if isinstance(offered, str) and _says_only(offered, request, cited, primary):
-        return offered
-    said = CLASS_WORDS[answer.class_]
-    if primary is not None:
-        said += f" by {_name(primary)}"
-    said = printable(said, MAX_WHY)
-    separator = ": "
-    for fact in cited:
-        longer = f"{said}{separator}{_fact_words(fact, primary)}"
-        if len(longer) > MAX_WHY:
-            break
-        said, separator = longer, ", "
-    return said
-
-
-def _fact_words(fact: Fact, primary: RequestProcess | None) -> str:
-    amount, name, unit = number(fact.value), fact.name.replace("_", " "), fact.unit
-    # A count names its unit already: "212 forks", not "forks 212 forks".
-    if unit == name:
-        words = f"{amount} {unit}"
-    elif unit in ("%", "1", ""):
-        words = f"{name} {amount}{'%' if unit == '%' else ''}"
-    else:
-        words = f"{name} {amount} {unit}"
-    if fact.process is not None and (primary is None or fact.process != primary.id):
-        words = f"{fact.process} {words}"
-    return words
-
-
-def number(value: float) -> str:
-    """A value as people write it: at most three decimals, no trailing zeros.
-
-    >>> number(212), number(97.5), number(0.12345), number(1e9), number(2.5e20)
-    ('212', '97.5', '0.123', '1000000000', '2.5e+20')
-    """
-    if abs(value) >= 1e15:
-        return f"{value:.6g}"
-    if float(value).is_integer():
-        return str(int(value))
-    return f"{value:.3f}".rstrip("0").rstrip(".")
-
-
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*(?:e[+-]?\d+)?", re.IGNORECASE)
-_NUMBER_WORD = re.compile(
-    r"\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
-    r"|(?:thir|four|fif|six|seven|eigh|nine)teen"
-    r"|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
-    r"|(?:hundred|thousand|million|billion|dozen)s?|half|twice|thrice|doubled?|tripled?)\b",
-    re.IGNORECASE,
-)
-
-
-def _says_only(
-    sentence: str,
-    request: ReasonRequest,
-    cited: Sequence[Fact],
-    primary: RequestProcess | None,
-) -> bool:
-    """Whether a sentence fits the schema and every number in it comes from what was cited.
-
-    A number may be a cited value, rounded to the digits that are shown, or the pid of the
-    primary process; another process of the request must not be named.
-    """
-    if not 1 <= len(sentence) <= MAX_WHY or sentence != printable(sentence):
-        return False
-    allowed = {number(round(fact.value, digits)) for fact in cited for digits in range(4)}
-    rest = sentence
-    if primary is not None:
-        allowed.add(str(primary.key.pid))
-        if any(map(str.isalpha, primary.comm)):
-            # Digits in its name are no numbers; a name of digits alone could hide one.
-            rest = _as_word(primary.comm).sub(" ", rest)
-    if any(character.isnumeric() and not character.isascii() for character in rest):
-        return False
-    if _NUMBER_WORD.search(rest) or any(n not in allowed for n in _NUMBER.findall(rest)):
-        return False
-    others = {p.comm for p in request.processes if primary is None or p.comm != primary.comm}
-    return not any(_as_word(comm).search(sentence) for comm in others if comm)
-
-
-def _as_word(comm: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(printable(comm, 48))}(?!\w)", re.IGNORECASE)
 
 
 # --- the schema -----------------------------------------------------------------------

@@ -22,6 +22,7 @@ import attrs
 __all__ = [
     "CLASSES",
     "SEVERITIES",
+    "VERDICTS",
     "Alert",
     "AllowedAction",
     "Answer",
@@ -29,6 +30,7 @@ __all__ = [
     "Deployment",
     "Evidence",
     "Fact",
+    "Feedback",
     "Health",
     "Incident",
     "IncidentClass",
@@ -51,10 +53,12 @@ __all__ = [
     "Severity",
     "Subject",
     "SystemSample",
+    "Verdict",
 ]
 
 EventKind: TypeAlias = Literal["seen", "fork", "exec", "exit", "oom"]
 Severity: TypeAlias = Literal["info", "low", "medium", "high", "critical"]
+Verdict: TypeAlias = Literal["useful", "noise", "wrong"]
 IncidentClass: TypeAlias = Literal[
     "fork_storm",
     "short_job_flood",
@@ -78,6 +82,8 @@ CLASSES: tuple[IncidentClass, ...] = (
 
 #: Severities from the least to the most urgent.
 SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
+
+VERDICTS: tuple[Verdict, ...] = ("useful", "noise", "wrong")
 
 
 class ProcessKey(NamedTuple):
@@ -446,6 +452,26 @@ class Insight:
     run_id: str = ""
     boot_id: str = ""
     type: Literal["insight"] = attrs.field(default="insight", init=False)
+
+
+@attrs.define
+class Feedback:
+    """What a person says of an incident: worth telling, noise, or wrong about the cause.
+
+    ``by`` is who or what says it, as they name themselves.
+    """
+
+    incident: str
+    verdict: Verdict
+    note: str = ""
+    by: str = ""
+    id: str = ""
+    ts_ns: int = 0
+    seq: int = 0
+    host: str = ""
+    run_id: str = ""
+    boot_id: str = ""
+    type: Literal["feedback"] = attrs.field(default="feedback", init=False)
 
 
 #: What collectors emit and handlers get in batches.

@@ -18,9 +18,11 @@ from linnix_core.escape import valid
 from linnix_core.records import (
     CLASSES,
     SEVERITIES,
+    VERDICTS,
     Alert,
     CgroupSample,
     Evidence,
+    Feedback,
     Loss,
     ProcessEvent,
     ProcessKey,
@@ -36,7 +38,10 @@ __all__ = [
     "clean_alert",
     "clean_args",
     "clean_event",
+    "clean_feedback",
     "clean_text",
+    "is_alert",
+    "is_feedback",
 ]
 
 #: What stands in place of a secret.
@@ -447,6 +452,22 @@ def clean_alert(alert: Alert) -> None:
         Evidence(_cut(item.name, 200), item.value, _cut(item.unit, 200))
         for item in alert.evidence[:32]
         if abs(item.value) < 2**63  # JSON has no words for infinity, NaN and the rest
+    )
+
+
+def clean_feedback(feedback: Feedback) -> None:
+    """Clean what a person typed, in place."""
+    feedback.incident = _clean_cut(feedback.incident, 200)
+    feedback.note = _clean_cut(feedback.note, 1000)
+    feedback.by = _clean_cut(feedback.by, 200)
+
+
+def is_feedback(value: Any) -> bool:
+    """Whether this has the types of a feedback."""
+    return (
+        isinstance(value, Feedback)
+        and value.verdict in VERDICTS
+        and all(isinstance(text, str) for text in (value.incident, value.note, value.by))
     )
 
 

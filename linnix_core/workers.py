@@ -342,6 +342,7 @@ _ARGUMENT = {
     "linnix_alert": "alert",
     "linnix_incident": "incident",
     "linnix_insight": "insight",
+    "linnix_feedback": "feedback",
 }
 
 #: Reasons for being degraded that a batch which passes does not settle.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -23,8 +24,11 @@ from linnix_core import (
     ConfigError,
     Evidence,
     Fact,
+    Feedback,
     Health,
     LinnixError,
+    Metric,
+    Mount,
     PluginUnavailable,
     ProcessEvent,
     ProcessKey,
@@ -667,7 +671,8 @@ def test_a_context_has_what_a_plugin_may_touch_and_nothing_else(make_agent, jour
         assert context is contexts["constructor"]
         assert {name for name in dir(context) if not name.startswith("_")} == {
             "component", "logger", "stop", "clock", "host", "run_id", "processes", "incidents",
-            "components", "query", "deployment", "submit", "data_dir",
+            "components", "query", "deployment", "submit", "feedback", "explain", "metrics",
+            "mounts", "data_dir",
         }  # fmt: skip
         assert (context.component, context.host) == ("handlers.looks", "testhost")
         assert context.run_id == agent.run_id
@@ -682,6 +687,112 @@ def test_a_context_has_what_a_plugin_may_touch_and_nothing_else(make_agent, jour
             with pytest.raises(AttributeError):
                 setattr(context, name, None)
     assert context.stop.is_set()
+
+
+def test_metrics_of_a_run_are_its_own_and_those_of_its_components(make_agent, journal):
+    class Counts(notes(journal)):
+        @hookimpl
+        def linnix_metrics(self):
+            return [Metric("things", 3.0, labels={"sort": "odd"}), "no metric"]
+
+    class Breaks(notes(journal)):
+        @hookimpl
+        def linnix_metrics(self):
+            raise RuntimeError("no numbers today")
+
+    plugins = {
+        "collectors.c": emits(fork(1)),
+        "handlers.breaks": Breaks,
+        "handlers.counts": Counts,
+    }
+    with make_agent(plugins) as agent:
+        assert journal.wait_for(("notes", "event", 1))
+        found = {metric.name: metric for metric in agent.metrics()}
+        assert found["things"].labels == {"sort": "odd", "component": "handlers.counts"}
+        assert found["linnix_processes"].value == 1
+        assert {"linnix_rejected_alerts", "linnix_discarded_answers"} < found.keys()
+        assert "no numbers today" in status_of(agent, "handlers.breaks").reason
+
+
+def test_pages_of_handlers_are_found_by_whoever_serves_them(make_agent, journal):
+    page = Mount("/things", app=object(), title="Things")
+
+    class Pages(notes(journal)):
+        @hookimpl
+        def linnix_http(self):
+            return [page]
+
+    with make_agent({"collectors.c": emits(fork(1)), "handlers.pages": Pages}) as agent:
+        assert agent.mounts() == (page,)
+
+
+def test_feedback_is_cleaned_stamped_and_reaches_every_handler(make_agent):
+    told = queue.Queue()
+
+    class Listens:
+        @hookimpl
+        def linnix_feedback(self, feedback):
+            told.put(feedback)
+
+    with make_agent({"collectors.c": emits(), "handlers.listens": Listens}) as agent:
+        given = Feedback("x-i1", "noise", "password=hunter2 " + "x" * 2000, by="anna")
+        agent.feedback(given)
+        feedback = told.get(timeout=HANG_S)
+        assert (feedback.incident, feedback.verdict, feedback.by) == ("x-i1", "noise", "anna")
+        assert "hunter2" not in feedback.note
+        assert len(feedback.note) == 1000
+        assert feedback.seq > 0
+        assert feedback.run_id == agent.run_id
+        assert given.seq == 0, "what was given is the giver's"
+        for wrong in (None, Feedback("x-i1", "great"), Feedback(7, "noise")):
+            with pytest.raises(LinnixError, match="expected Feedback"):
+                agent.feedback(wrong)
+    with pytest.raises(AgentStopped):
+        agent.feedback(given)
+
+
+def test_an_incident_is_explained_once_more_on_request(make_agent, journal):
+    plugins = {
+        "collectors.c": emits(fork(1, comm="make")),
+        "handlers.alarms": alarms(storm()),
+        "handlers.notes": notes(journal),
+        "reasoners.r": answers(journal, "r", GOOD),
+    }
+    with make_agent(plugins) as agent:
+        assert journal.wait_until(lambda entries: sum(e[1] == "insight" for e in entries) == 1)
+        (incident,) = agent.incidents.open()
+        assert agent.explain(incident.id)
+        assert journal.wait_until(lambda entries: sum(e[1] == "insight" for e in entries) == 2)
+        assert not agent.explain("of-another-run")
+
+
+def test_a_reload_reaches_every_component_and_a_broken_file_ends_nothing(make_agent, caplog):
+    reloaded = queue.Queue()
+
+    class Breaks:
+        @hookimpl
+        def linnix_handle(self, batch):
+            pass
+
+        @hookimpl
+        def linnix_reload(self):
+            raise LinnixError("rules.yaml:3: unknown key")
+
+    class Reloads(Breaks):
+        @hookimpl
+        def linnix_reload(self):
+            reloaded.put(True)
+
+    plugins = {"collectors.c": emits(), "handlers.a": Breaks, "handlers.b": Reloads}
+    with make_agent(plugins) as agent:
+        agent.request_reload()
+        running = threading.Thread(target=agent.run)
+        running.start()
+        assert reloaded.get(timeout=HANG_S)
+        agent.request_stop("that was it")
+        running.join(HANG_S)
+        assert status_of(agent, "handlers.a").state == "running"
+    assert "goes on with what it had: rules.yaml:3: unknown key" in caplog.text
 
 
 def test_views_give_copies(make_agent, journal):

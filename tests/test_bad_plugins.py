@@ -13,6 +13,7 @@ import pytest
 
 from linnix_core import Alert, Answer, PluginUnavailable, Query, hookimpl
 from linnix_core import agent as agent_module
+from linnix_core import explaining as explaining_module
 from linnix_core import workers as workers_module
 from linnix_core.catalog import Catalog
 from linnix_core.errors import PluginError, RequiredComponentFailed
@@ -483,9 +484,10 @@ def test_a_hook_in_trouble_costs_its_component_alone(
 ):  # fmt: skip
     for name, seconds in {
         "STALLED_S": 0.01, "HEALTH_EVERY_S": 0.01, "HEALTH_TIMEOUT_S": 0.1,
-        "EVIDENCE_BUDGET_S": 0.1, "QUERY_BUDGET_S": 0.1,
-    }.items():  # fmt: skip
+        "QUERY_BUDGET_S": 0.1,
+    }.items():
         monkeypatch.setattr(agent_module, name, seconds)
+    monkeypatch.setattr(explaining_module, "EVIDENCE_BUDGET_S", 0.1)
     monkeypatch.setattr(workers_module, "FLUSH_EVERY_S", 0.01)
     action = {"raises": _raise, "exits": sys.exit, "hangs": forever.wait}[trouble]
     state, code, said = hung if trouble == "hangs" else failed

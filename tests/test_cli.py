@@ -528,6 +528,51 @@ def test_a_run_that_is_interrupted_ends_in_order(site, environment, tmp_path, nu
     assert re.search(rf"stopping after [0-9.]+ s: {number.name}", rest)
 
 
+def test_a_hangup_has_files_read_again_and_ends_nothing(site, environment, tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "linnix_core", "-vv", *RUN, "--collector", "quiet"],
+        env=environment(site),
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        try:
+            said = iter(running.stderr.readline, "")
+            assert any("starting collectors.quiet" in line for line in said)
+            running.send_signal(signal.SIGHUP)
+            assert any("reading files again" in line for line in said)
+            running.send_signal(signal.SIGINT)
+            rest = "".join(said)
+            assert running.wait(60) == 0, rest
+        finally:
+            running.kill()
+
+
+def test_a_run_ends_with_its_terminal(site, environment, tmp_path):
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, "-m", "linnix_core", "-vv", *RUN,
+         "--collector", "quiet"],
+        env=environment(site),
+        cwd=tmp_path,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:  # fmt: skip
+        try:
+            os.close(theirs)
+            lines = iter(running.stderr.readline, "")
+            assert any("starting collectors.quiet" in line for line in lines)
+            os.close(ours)
+            rest = "".join(lines)
+            assert running.wait(60) == 0, rest
+        finally:
+            running.kill()
+    assert "the terminal is gone" in rest
+
+
 # --- errors -------------------------------------------------------------------------------
 
 

@@ -186,7 +186,7 @@ def test_stopping_takes_what_waits(book, journal, clock):
 def test_a_thread_that_never_started_stops(book, clock):
     thread = AlertThread(book, publish=ignore, explain=ignore, clock=clock)
     thread.stop(time.monotonic() + HANG_S)
-    reasoning = ReasonThread(reason=explain, publish=ignore)
+    reasoning = ReasonThread(reason=explain, publish=ignore, timeout_s=HANG_S)
     reasoning.stop(time.monotonic() + HANG_S)
 
 
@@ -197,7 +197,7 @@ def incident(number, **parts):
     return Incident("f", "high", "summary", "fork_storm", id=f"i{number}", **parts)
 
 
-def explain(item):
+def explain(item, deadline=None, *, again=False):
     return Insight("fork_storm", 0.5, None, item.summary, (), incident=item.id)
 
 
@@ -205,8 +205,8 @@ def explain(item):
 def make_reasoning():
     made = []
 
-    def make(reason, publish):
-        thread = ReasonThread(reason=reason, publish=publish)
+    def make(reason, publish, timeout_s=HANG_S):
+        thread = ReasonThread(reason=reason, publish=publish, timeout_s=timeout_s)
         made.append(thread)
         thread.start()
         return thread
@@ -221,7 +221,7 @@ def test_incidents_are_explained_one_at_a_time_in_their_order(make_reasoning):
     busy = threading.Lock()
     insights = []
 
-    def reason(item):
+    def reason(item, deadline, *, again):
         assert busy.acquire(blocking=False)
         busy.release()
         return explain(item)
@@ -237,7 +237,7 @@ def test_a_newer_state_of_an_incident_takes_the_place_of_one_that_still_waits(ma
     held, go_on = threading.Event(), threading.Event()
     asked = []
 
-    def reason(item):
+    def reason(item, deadline, *, again):
         asked.append((item.id, item.change))
         held.set()
         go_on.wait(HANG_S)
@@ -259,7 +259,7 @@ def test_when_too_many_wait_the_oldest_stays_unexplained_and_that_is_said(
     held, go_on = threading.Event(), threading.Event()
     insights = []
 
-    def reason(item):
+    def reason(item, deadline, *, again):
         held.set()
         go_on.wait(HANG_S)
         return explain(item)
@@ -278,7 +278,7 @@ def test_when_too_many_wait_the_oldest_stays_unexplained_and_that_is_said(
 def test_one_incident_that_cannot_be_explained_does_not_end_the_others(make_reasoning, caplog):
     insights = []
 
-    def reason(item):
+    def reason(item, deadline, *, again):
         if item.id == "i1":
             raise KeyError("a fact")
         return None if item.id == "i2" else explain(item)
@@ -293,12 +293,16 @@ def test_one_incident_that_cannot_be_explained_does_not_end_the_others(make_reas
 
 def test_stopping_explains_what_waits_as_far_as_time_allows(make_reasoning, forever):
     insights = []
-    thread = make_reasoning(lambda item: attrs.evolve(explain(item)), insights.append)
+    thread = make_reasoning(explain, insights.append)
     for number in range(10):
         thread.ask(incident(number))
     thread.stop(time.monotonic() + HANG_S)
     assert len(insights) == 10
-    stuck = ReasonThread(reason=lambda item: forever.wait() and None, publish=ignore)
+
+    def hangs(item, deadline, *, again):
+        forever.wait()
+
+    stuck = ReasonThread(reason=hangs, publish=ignore, timeout_s=HANG_S)
     stuck.start()
     stuck.ask(incident(1))
     stuck.stop(time.monotonic() + 0.01)  # returns, whatever hangs

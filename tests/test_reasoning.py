@@ -29,15 +29,14 @@ from linnix_core import (
     encode,
     printable,
 )
+from linnix_core.grounding import CLASS_WORDS, NotGrounded, ground, number
 from linnix_core.reasoning import (
-    CLASS_WORDS,
+    MAX_EVIDENCE,
+    MAX_EXTRA,
     MAX_FACTS,
-    NotGrounded,
     build_request,
-    ground,
     insight_document,
     insight_schema,
-    number,
 )
 
 SCHEMA = jsonschema.Draft7Validator(insight_schema())
@@ -150,10 +149,10 @@ def test_facts_that_handlers_add_are_numbered_on_and_tied_to_given_processes_onl
     request = request_of(
         extra=[Fact("pods", 3, "pods", "P2"), Fact("restarts", 9, "restarts", "P77", id="f1")]
     )
-    assert request.facts[-2:] == (
-        Fact("pods", 3, "pods", "P2", f"f{len(request.facts) - 1}"),
-        Fact("restarts", 9, "restarts", None, f"f{len(request.facts)}"),
-    )
+    pods, restarts = (f for f in request.facts if f.name in ("pods", "restarts"))
+    assert (pods.name, pods.process) == ("pods", "P2")
+    assert (restarts.name, restarts.process) == ("restarts", None)
+    assert request.facts.index(restarts) == int(restarts.id[1:]) - 1
 
 
 @pytest.mark.parametrize(
@@ -173,8 +172,13 @@ def test_a_fact_that_is_no_number_with_words_is_left_out(fact):
 
 
 def test_facts_are_bounded():
-    request = request_of(extra=[Fact(f"n{n}", n, "1") for n in range(1000)])
-    assert len(request.facts) == MAX_FACTS
+    every = storm(evidence=tuple(Evidence(f"e{n}", n, "1") for n in range(1000)))
+    few = request_of(every, extra=[Fact(f"n{n}", n, "1") for n in range(1000)])
+    assert sum(fact.name.startswith("e") for fact in few.facts) == MAX_EVIDENCE
+    assert sum(fact.name.startswith("n") for fact in few.facts) == MAX_EXTRA
+    table = table_of(*((pid, f"c{pid}", float(pid), pid) for pid in range(1, 40)))
+    many = request_of(every, table, extra=[Fact(f"n{n}", n, "1") for n in range(1000)])
+    assert len(many.facts) == MAX_FACTS
 
 
 def test_the_same_incident_makes_the_same_request():

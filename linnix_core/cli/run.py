@@ -94,6 +94,7 @@ def command(
         raise ConfigError(problems, source=settings.source)
     agent = Agent(plan, host, settings=settings.agent)
     _stop_on_signals(agent)
+    _reload_on_hangup(agent)
     try:
         with agent:
             _collect_rarely()
@@ -128,3 +129,27 @@ def _stop_on_signals(agent: Agent) -> None:
 
     for number in numbers:
         signal.signal(number, handle)
+
+
+def _reload_on_hangup(agent: Agent) -> None:
+    """SIGHUP has files read again, unless it says that the terminal is gone."""
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        return  # nohup: whoever started this wants it to live on
+    had_terminal = _has_terminal()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if had_terminal and not _has_terminal():
+            agent.request_stop("the terminal is gone")
+        else:
+            agent.request_reload()
+
+    signal.signal(signal.SIGHUP, handle)
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal that is still there."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -48,10 +48,10 @@ from linnix_core.config import RESERVED, structure, unstructure
 from linnix_core.context import Context
 from linnix_core.deployments import DeploymentStore
 from linnix_core.errors import PluginUnavailable
+from linnix_core.grounding import ground
 from linnix_core.hookspecs import Kind
 from linnix_core.plugins import CallFailed, verify
 from linnix_core.processes import TICK_NS
-from linnix_core.reasoning import ground
 from linnix_core.records import (
     CLASSES,
     SEVERITIES,
@@ -634,7 +634,7 @@ class HandlerContract(_Contract):
         assert alerts or not provoking_records, "the provoking records raise no alert"
 
     def test_takes_every_notice(self, component: Trial) -> None:
-        """Alerts, incidents and insights of every class and of none, and does not change them.
+        """Alerts, incidents, insights and feedback of every sort, and does not change them.
 
         If this fails, provide for ``class_`` None, for a subject without key, executable or
         cgroup, for no evidence, and for texts that are hostile.
@@ -643,6 +643,7 @@ class HandlerContract(_Contract):
             ("linnix_alert", "alert", specimens.alerts()),
             ("linnix_incident", "incident", specimens.incidents()),
             ("linnix_insight", "insight", specimens.insights()),
+            ("linnix_feedback", "feedback", specimens.feedback()),
         ):
             for notice in notices:
                 before = encode(notice)

@@ -25,9 +25,11 @@ from linnix_core.processes import ProcessTable, start_time_ns
 from linnix_core.reasoning import build_request
 from linnix_core.records import (
     CLASSES,
+    VERDICTS,
     Alert,
     CgroupSample,
     Evidence,
+    Feedback,
     Incident,
     IncidentClass,
     Insight,
@@ -592,6 +594,15 @@ def insights() -> list[Insight]:
             for process, actions in (("app (pid 4711)", ("look at it",)), (None, ()))
         ),
         *(Insight("normal", 0.0, name or None, name or "?", (name,), **_STAMP) for name in HOSTILE),
+    ]  # fmt: skip
+
+
+def feedback() -> list[Feedback]:
+    """Every verdict, with and without words, also hostile ones."""
+    return [
+        *(Feedback("testrun-i1", verdict, note, **_STAMP)
+          for verdict in VERDICTS for note in ("", "a backup, as every night")),
+        *(Feedback("testrun-i1", "noise", name, name, **_STAMP) for name in HOSTILE),
     ]  # fmt: skip
 
 

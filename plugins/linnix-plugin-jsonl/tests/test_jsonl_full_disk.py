@@ -145,13 +145,13 @@ def test_waiting_notices_are_bounded_and_the_oldest_go(start_handler, file_size_
             handler.linnix_alert(alert(number))
     assert metric(handler, "jsonl_waiting_records") == MAX_WAITING
     assert metric(handler, "jsonl_lost_records") == 5
-    assert "5 alerts, incidents or insights were lost" in handler.linnix_health().reason
+    assert "5 notices were lost" in handler.linnix_health().reason
     handler.linnix_flush()
     assert records_in(tmp_path / "linnix.jsonl") == [
         alert(number) for number in range(5, MAX_WAITING + 5)
     ]
     assert handler.linnix_health().status == "ok"
-    assert "5 alerts" in handler.linnix_health().reason
+    assert "5 notices" in handler.linnix_health().reason
 
 
 def test_notices_of_which_some_fit_are_not_written_twice(
@@ -197,7 +197,7 @@ def test_notices_that_never_found_room_are_lost_when_the_run_ends(
         handler.linnix_alert(alert(1))
         handler.linnix_stop(deadline=time.monotonic() + 5)
     assert metric(handler, "jsonl_lost_records") == 1
-    assert logged[-1] == ("WARNING", "1 alerts, incidents or insights were not written")
+    assert logged[-1] == ("WARNING", "1 notices were not written")
 
 
 def test_a_failure_is_logged_once_and_so_is_its_end(

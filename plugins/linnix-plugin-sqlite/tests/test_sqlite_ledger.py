@@ -4,8 +4,8 @@ from contextlib import closing
 
 import pytest
 
-from linnix_core import Batch, LinnixError
-from linnix_plugin_sqlite import Cost, Feedback, Reader, add_feedback
+from linnix_core import Batch, Feedback, Query
+from linnix_plugin_sqlite import Cost, Reader
 from linnix_plugin_sqlite.ledger import MAX_KINDS, OTHERS, ShortJobs
 from linnix_plugin_sqlite.living import Living
 
@@ -111,39 +111,17 @@ def test_what_waits_to_be_written_is_bounded(job):
 # --- feedback -----------------------------------------------------------------------------
 
 
-def test_feedback_is_kept_with_its_incident_while_the_agent_writes(
-    start_handler, make_notices, path
-):
+def test_feedback_is_kept_with_its_incident(start_handler, make_notices, now_ns):
     handler = start_handler()
     for number in (1, 2):
         handler.linnix_incident(make_notices(number)[1])
-    add_feedback(path, "testrun-i1", useful=True, ts_ns=5)
-    add_feedback(path, "testrun-i2", useful=False, note="a backup, as every night", ts_ns=6)
-    with closing(Reader(path)) as reader:
-        assert reader.feedback("testrun-i1") == [Feedback("testrun-i1", True, "", 5)]
-        assert [given.note for given in reader.feedback()] == ["", "a backup, as every night"]
-
-
-def test_feedback_on_an_incident_that_is_not_there_is_refused(start_handler, path):
-    start_handler()
-    with pytest.raises(LinnixError, match="there is no incident 'nobody'"):
-        add_feedback(path, "nobody", useful=True)
-
-
-def test_a_note_has_a_length(start_handler, path):
-    start_handler()
-    with pytest.raises(LinnixError, match="at most 1000 characters"):
-        add_feedback(path, "testrun-i1", useful=True, note="x" * 1001)
-
-
-def test_feedback_goes_with_the_age_of_findings(
-    start_handler, make_batch, make_notices, path, now_ns, clock
-):
-    handler = start_handler(findings_max_age=3600.0)
-    handler.linnix_incident(make_notices()[1])
-    add_feedback(path, "testrun-i1", useful=True, ts_ns=now_ns)
-    clock.ns = now_ns + 3700 * 10**9
-    handler.linnix_handle(make_batch(1, ts_ns=clock.ns))
-    handler.linnix_flush()
-    with closing(Reader(path)) as reader:
-        assert reader.feedback() == []
+    said = [
+        Feedback("testrun-i1", "useful", ts_ns=now_ns),
+        Feedback("testrun-i2", "noise", "a backup, as every night", ts_ns=now_ns + 1),
+    ]
+    for feedback in said:
+        handler.linnix_feedback(feedback)
+    answer = handler.linnix_query(Query(types=("feedback",)))
+    assert list(answer.records) == said
+    answer = handler.linnix_query(Query(types=("incident", "feedback"), incident="testrun-i2"))
+    assert {record.type for record in answer.records} == {"incident", "feedback"}

@@ -120,7 +120,7 @@ def test_an_earlier_schema_is_brought_up_to_date_and_keeps_what_it_has(
     handler = start_handler()
     handler.linnix_handle(make_batch(3))
     stop_handler(handler)
-    later = (*MIGRATIONS, ("ALTER TABLE feedback ADD COLUMN author TEXT",))
+    later = (*MIGRATIONS, ("ALTER TABLE findings ADD COLUMN author TEXT",))
     for module in (linnix_plugin_sqlite.schema, linnix_plugin_sqlite.reader):
         monkeypatch.setattr(module, "MIGRATIONS", later)
     with pytest.raises(LinnixError, match="is of an earlier version"):
@@ -129,7 +129,7 @@ def test_an_earlier_schema_is_brought_up_to_date_and_keeps_what_it_has(
     assert len(handler.linnix_query(Query()).records) == 3
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (2,)
-        assert database.execute("SELECT author FROM feedback").fetchall() == []
+        assert database.execute("SELECT author FROM findings").fetchall() == []
 
 
 def test_a_migration_that_fails_leaves_the_version_before(

@@ -19,7 +19,7 @@ _LEAST_MAX_BYTES = 2**20
 
 FsyncPolicy: TypeAlias = Literal["never", "flush", "batch"]
 RecordType: TypeAlias = Literal[
-    "event", "sample", "cgroup", "system", "loss", "alert", "incident", "insight"
+    "event", "sample", "cgroup", "system", "loss", "alert", "incident", "insight", "feedback"
 ]
 
 

@@ -13,6 +13,7 @@ from linnix_core import (
     Alert,
     Batch,
     Context,
+    Feedback,
     Health,
     Incident,
     Insight,
@@ -29,7 +30,7 @@ from linnix_plugin_jsonl.standard_output import StandardOutput
 
 __all__ = ["MAX_WAITING", "JsonlHandler"]
 
-#: Alerts, incidents and insights kept while they cannot be written; then the oldest go.
+#: Notices kept while they cannot be written; then the oldest go.
 MAX_WAITING = 1024
 
 
@@ -91,6 +92,11 @@ class JsonlHandler:
         self._notice(insight)
 
     @hookimpl
+    def linnix_feedback(self, feedback: Feedback) -> None:
+        """Write what a person said, now or once it is possible again."""
+        self._notice(feedback)
+
+    @hookimpl
     def linnix_flush(self) -> None:
         """Try again what waits, and force to disk what the policy says."""
         with self._lock:
@@ -110,7 +116,8 @@ class JsonlHandler:
             self._stopped = True
             if self._waiting:
                 self._logger.warning(
-                    "%d alerts, incidents or insights were not written", len(self._waiting)
+                    "%d notices were not written",
+                    len(self._waiting),
                 )
                 self._notices_lost += len(self._waiting)
                 self._waiting.clear()
@@ -125,7 +132,7 @@ class JsonlHandler:
         troubles += self._output.troubles
         said = list(troubles)
         if self._notices_lost:
-            said.append(f"{self._notices_lost} alerts, incidents or insights were lost")
+            said.append(f"{self._notices_lost} notices were lost")
         return Health("degraded" if troubles else "ok", "; ".join(said))
 
     @hookimpl
@@ -157,7 +164,7 @@ class JsonlHandler:
                 "jsonl_waiting_records",
                 len(self._waiting),
                 "{record}",
-                help="Alerts, incidents and insights that wait until writing works again",
+                help="Alerts, incidents, insights and feedback that wait until writing works again",
             ),
         )
 
@@ -172,7 +179,7 @@ class JsonlHandler:
         lines = batch.lines()
         return [lines[index] for index in chosen]
 
-    def _notice(self, notice: Alert | Incident | Insight) -> None:
+    def _notice(self, notice: Alert | Incident | Insight | Feedback) -> None:
         if self._types and notice.type not in self._types:
             return
         with self._lock:

@@ -9,6 +9,7 @@ from threading import Event
 from linnix_core import (
     Alert,
     Context,
+    Feedback,
     Health,
     Incident,
     Insight,
@@ -135,7 +136,7 @@ class ReplayCollector:
             raise ValueError(f"longer than {MAX_LINE_BYTES} bytes")
         record = decode(line)
         self._tally.meet(record)
-        if isinstance(record, Alert | Incident | Insight):
+        if isinstance(record, Alert | Incident | Insight | Feedback):
             self._tally.results += 1
             return None
         if not 0 < record.ts_ns < END_OF_TIME_NS:

@@ -20,7 +20,7 @@ class Tally:
     """
 
     played: int = 0
-    #: Alerts, incidents and insights.
+    #: Alerts, incidents, insights and feedback.
     results: int = 0
     unreadable: int = 0
 
@@ -74,6 +74,6 @@ class Tally:
     def summary(self) -> str:
         """What was played, and what never is, in a sentence."""
         return (
-            f"played {self.played} records, and not {self.results} alerts, incidents and "
-            "insights, which are results of then"
+            f"played {self.played} records, and not {self.results} notices, which are results "
+            "of then"
         )

@@ -2,19 +2,16 @@
 
 from linnix_plugin_sqlite.__about__ import __version__
 from linnix_plugin_sqlite.config import SqliteConfig
-from linnix_plugin_sqlite.feedback import add_feedback
 from linnix_plugin_sqlite.handler import SqliteHandler
-from linnix_plugin_sqlite.reader import Cost, Feedback, Moment, Reader, Report, tree_at
+from linnix_plugin_sqlite.reader import Cost, Moment, Reader, Report, tree_at
 
 __all__ = [
     "Cost",
-    "Feedback",
     "Moment",
     "Reader",
     "Report",
     "SqliteConfig",
     "SqliteHandler",
     "__version__",
-    "add_feedback",
     "tree_at",
 ]

@@ -13,6 +13,7 @@ from linnix_core import (
     Alert,
     Batch,
     Context,
+    Feedback,
     Health,
     Incident,
     Insight,
@@ -37,7 +38,7 @@ __all__ = ["FILE_NAME", "MAX_WAITING", "SqliteHandler"]
 #: The database in the component's data folder.
 FILE_NAME = "history.db"
 
-#: Alerts, incidents and insights kept while they cannot be written; then the oldest go.
+#: Findings kept while they cannot be written; then the oldest go.
 MAX_WAITING = 1024
 
 #: Events after which the living are written down in any case: what a look at a moment of a
@@ -138,6 +139,11 @@ class SqliteHandler:
         self._find(insight, insight.incident)
 
     @hookimpl
+    def linnix_feedback(self, feedback: Feedback) -> None:
+        """Store what a person said, now or once it is possible again."""
+        self._find(feedback, feedback.incident)
+
+    @hookimpl
     def linnix_flush(self) -> None:
         """Write what waits, and delete what is too old; `RecordsLost` for what did not fit."""
         with self._lock:
@@ -233,7 +239,7 @@ class SqliteHandler:
             chunk.part = self._parts
         return chunk
 
-    def _find(self, notice: Alert | Incident | Insight, incident: str | None) -> None:
+    def _find(self, notice: Alert | Incident | Insight | Feedback, incident: str | None) -> None:
         line = encode(notice).decode()
         with self._lock:
             if self._stopped:

@@ -26,10 +26,10 @@ from linnix_plugin_sqlite.opening import DAMAGED, code_of, damaged, open_reading
 from linnix_plugin_sqlite.schema import MIGRATIONS, require_ours
 from linnix_plugin_sqlite.store import MINUTE_NS
 
-__all__ = ["FINDINGS", "MAX_LIMIT", "Cost", "Feedback", "Moment", "Reader", "Report", "tree_at"]
+__all__ = ["FINDINGS", "MAX_LIMIT", "Cost", "Moment", "Reader", "Report", "tree_at"]
 
 #: Types that are stored one by one.
-FINDINGS = ("alert", "incident", "insight")
+FINDINGS = ("alert", "incident", "insight", "feedback")
 
 #: Records that one answer holds at most, whatever is asked for.
 MAX_LIMIT = 100_000
@@ -68,16 +68,6 @@ class Cost:
     jobs: int
     cpu_s: float
     unmeasured: int
-
-
-@attrs.frozen
-class Feedback:
-    """What somebody thought of an incident."""
-
-    incident: str
-    useful: bool
-    note: str
-    ts_ns: int
 
 
 @attrs.frozen
@@ -302,18 +292,6 @@ class Reader:
             Cost(exe, cgroup, jobs, cpu_ns / 1e9, unmeasured)
             for exe, cgroup, jobs, cpu_ns, unmeasured in rows
         ]
-
-    # --- feedback ---------------------------------------------------------------------
-
-    def feedback(self, incident: str | None = None) -> list[Feedback]:
-        """What was said of one incident, or of all, oldest first."""
-        rows = self._all(
-            "SELECT incident, useful, note, ts_ns FROM feedback"
-            " WHERE ? IS NULL OR incident = ? ORDER BY id",
-            incident,
-            incident,
-        )
-        return [Feedback(name, bool(useful), note, ts_ns) for name, useful, note, ts_ns in rows]
 
     # --- the database itself ----------------------------------------------------------
 

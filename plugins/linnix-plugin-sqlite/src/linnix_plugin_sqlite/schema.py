@@ -32,7 +32,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
             count INTEGER NOT NULL, raw_bytes INTEGER NOT NULL, data BLOB NOT NULL)""",
         "CREATE INDEX chunks_by_time ON chunks (type, until_ns, since_ns)",
-        # Alerts, incidents and insights; `line` is the record as it is everywhere.
+        # Alerts, incidents, insights and feedback; `line` is the record as it is everywhere.
         """CREATE TABLE findings (
             id INTEGER PRIMARY KEY, run INTEGER NOT NULL, type TEXT NOT NULL,
             ts_ns INTEGER NOT NULL, incident TEXT, line TEXT NOT NULL)""",
@@ -43,10 +43,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             minute INTEGER NOT NULL, parent_exe TEXT NOT NULL, cgroup TEXT NOT NULL,
             jobs INTEGER NOT NULL, cpu_ns INTEGER NOT NULL, unmeasured INTEGER NOT NULL,
             PRIMARY KEY (minute, parent_exe, cgroup)) WITHOUT ROWID""",
-        """CREATE TABLE feedback (
-            id INTEGER PRIMARY KEY, incident TEXT NOT NULL, useful INTEGER NOT NULL,
-            note TEXT NOT NULL, ts_ns INTEGER NOT NULL)""",
-        "CREATE INDEX feedback_by_incident ON feedback (incident)",
     ),
 )
 

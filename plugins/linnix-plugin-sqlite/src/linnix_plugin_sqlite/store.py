@@ -35,9 +35,6 @@ _FINDINGS_AT_ONCE = 32
 #: Steps at once in which a file shrinks that was larger than it may be now.
 _VACUUM_STEPS = 16
 
-#: Rows of feedback that are kept at most.
-MAX_FEEDBACK = 10_000
-
 #: The time in which a handler is flushed: what a killed run was missing is of that length.
 _FLUSH_NS = 10**9
 
@@ -284,12 +281,6 @@ class Store:
         ):
             pass
         self._delete("ledger", "minute < ?", before_ns // MINUTE_NS)
-        self._delete("feedback", "ts_ns < ?", findings_before_ns)
-        self._delete(
-            "feedback",
-            "id <= (SELECT id FROM feedback ORDER BY id DESC LIMIT 1 OFFSET ?)",
-            MAX_FEEDBACK,
-        )
         self._delete("runs", "ended_ns < ?", min(before_ns, findings_before_ns))
         self._bound()
         if self._log_bytes() > min(self._log_limit // 2, 4 * 2**20):
