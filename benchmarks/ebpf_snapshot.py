@@ -44,8 +44,8 @@ def main() -> None:
     sampler = Sampler(lambda _: None)
 
     def samples() -> None:
-        processes = processes_of(programs.snapshot()).values()
-        sampler.samples(processes, time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        snapshot = programs.snapshot()
+        sampler.samples(snapshot, time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
     works: dict[str, Callable[[], object]] = {
         "psutil": lambda: [process.info for process in psutil.process_iter(FIELDS)],

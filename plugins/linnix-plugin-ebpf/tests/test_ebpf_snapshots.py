@@ -330,6 +330,11 @@ def thread(pid, tid, **known):
     return Thread(**{**fields, "comm": b"name", "pid": pid, "tid": tid, **known})
 
 
+def snapshot(*threads):
+    """As the kernel writes it."""
+    return b"".join(wire.THREAD.pack(*one) for one in threads)
+
+
 @st.composite
 def snapshots(draw):
     """Threads of some processes in any order, some without their leader."""
@@ -354,7 +359,7 @@ def snapshots(draw):
 
 @given(snapshots())
 def test_a_process_has_used_what_its_threads_have(threads):
-    processes = processes_of(b"".join(wire.THREAD.pack(*t) for t in threads))
+    processes = processes_of(snapshot(*threads))
     leaders = {t.pid: t for t in threads if t.pid == t.tid}
     assert processes.keys() == leaders.keys()
     for pid, process in processes.items():
@@ -371,7 +376,7 @@ def test_what_the_samples_say_adds_up(lives):
     sampler = Sampler(lambda group: None)
     said = dict.fromkeys(range(len(lives)), 0.0)
     taken_ns = 10**9
-    sampler.samples([], 0, taken_ns)
+    sampler.samples(b"", 0, taken_ns)
     for now in itertools.count():
         taken_ns += 10**9
         threads = [
@@ -381,7 +386,7 @@ def test_what_the_samples_say_adds_up(lives):
         ]
         if not threads:
             break
-        for sample in sampler.samples(threads, 0, taken_ns):
+        for sample in sampler.samples(snapshot(*threads), 0, taken_ns):
             assert sample.read_bytes is not None
             said[sample.pid] += sample.read_bytes
             assert sample.cpu_percent == pytest.approx(sample.read_bytes * 100 / 10**9)
@@ -391,22 +396,28 @@ def test_what_the_samples_say_adds_up(lives):
 def test_an_old_process_that_was_not_measured_before_has_no_interval():
     """What it has used in all its life is not what it used since the last snapshot."""
     sampler = Sampler(lambda group: None)
-    sampler.samples([], 0, 5 * 10**9)
-    (first,) = sampler.samples([thread(7, 7, start_ns=10**9, cpu_ns=4 * 10**9)], 0, 6 * 10**9)
+    sampler.samples(b"", 0, 5 * 10**9)
+    (first,) = sampler.samples(
+        snapshot(thread(7, 7, start_ns=10**9, cpu_ns=4 * 10**9)), 0, 6 * 10**9
+    )
     assert (first.cpu_percent, first.read_bytes, first.write_bytes) == (None, None, None)
-    (second,) = sampler.samples([thread(7, 7, start_ns=10**9, cpu_ns=5 * 10**9)], 0, 7 * 10**9)
+    (second,) = sampler.samples(
+        snapshot(thread(7, 7, start_ns=10**9, cpu_ns=5 * 10**9)), 0, 7 * 10**9
+    )
     assert second.cpu_percent == 100
 
 
 def test_a_new_process_with_the_pid_of_an_old_one_is_measured_from_its_start():
     sampler = Sampler(lambda group: None)
-    sampler.samples([thread(7, 7, start_ns=10**9, cpu_ns=4 * 10**9)], 0, 5 * 10**9)
-    (sample,) = sampler.samples([thread(7, 7, start_ns=5_500_000_000, cpu_ns=10**8)], 0, 6 * 10**9)
+    sampler.samples(snapshot(thread(7, 7, start_ns=10**9, cpu_ns=4 * 10**9)), 0, 5 * 10**9)
+    (sample,) = sampler.samples(
+        snapshot(thread(7, 7, start_ns=5_500_000_000, cpu_ns=10**8)), 0, 6 * 10**9
+    )
     assert (sample.cpu_percent, sample.start_ns) == (10, start_time_ns(5_500_000_000))
 
 
 def test_sums_that_shrink_are_no_use_at_all():
     sampler = Sampler(lambda group: None)
-    sampler.samples([thread(7, 7, cpu_ns=100, read_bytes=100)], 0, 10**9)
-    (sample,) = sampler.samples([thread(7, 7, cpu_ns=90, read_bytes=90)], 0, 2 * 10**9)
+    sampler.samples(snapshot(thread(7, 7, cpu_ns=100, read_bytes=100)), 0, 10**9)
+    (sample,) = sampler.samples(snapshot(thread(7, 7, cpu_ns=90, read_bytes=90)), 0, 2 * 10**9)
     assert (sample.cpu_percent, sample.read_bytes) == (0, 0)

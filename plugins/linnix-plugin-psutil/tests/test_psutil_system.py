@@ -1,12 +1,16 @@
 """The sample of the whole machine."""
 
+import os
+import sys
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from linnix_core import Pressure, SystemSample, decode, encode
-from linnix_plugin_psutil.system import SystemReader, parse_pressure
+from linnix_plugin_psutil.system import LinuxSystemReader, SystemReader, parse_pressure
+
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the /proc of Linux")
 
 
 def system_samples(records):
@@ -180,3 +184,77 @@ def test_pressure_that_the_kernel_does_not_tell_is_none(tmp_path):
     sample = SystemReader(pressure=str(tmp_path)).sample(0, 1.0, 1)
     assert sample.psi_cpu == Pressure(1.5, 123456)
     assert (sample.psi_memory, sample.psi_io) == (None, None)
+
+
+# --- straight from /proc ------------------------------------------------------------------
+
+
+@pytest.fixture
+def linux():
+    reader = LinuxSystemReader()
+    yield reader
+    reader.close()
+
+
+@pytest.fixture
+def proc(tmp_path):
+    """A /proc that a test writes, with a reader of it."""
+    (tmp_path / "net").mkdir()
+    reader = LinuxSystemReader(proc=str(tmp_path), sysfs=str(tmp_path / "sys"))
+    yield SimpleNamespace(folder=tmp_path, reader=reader)
+    reader.close()
+
+
+@only_linux
+def test_the_kernel_tells_what_psutil_tells(linux):
+    portable = SystemReader()
+    for name in "_disks", "_networks":
+        before, ours, after = (getattr(reader, name)() for reader in (portable, linux, portable))
+        assert before.keys() == ours.keys()
+        for device, counters in ours.items():
+            for least, count, most in zip(before[device], counters, after[device], strict=True):
+                assert least <= count <= most
+    (total, available), swap = linux._memory()
+    assert total == psutil.virtual_memory().total
+    assert available == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    assert swap == (psutil.swap_memory().total, psutil.swap_memory().used)
+    ticks = os.sysconf("SC_CLK_TCK")
+    (busy, every), (busy_seconds, all_seconds) = linux._cpu(), portable._cpu()
+    assert busy / ticks == pytest.approx(busy_seconds, abs=1)
+    assert every / ticks == pytest.approx(all_seconds, abs=1)
+
+
+@only_linux
+def test_its_files_stay_open_between_samples_and_are_closed_at_the_end(linux):
+    linux.sample(0, 1.0, 1)
+    opened = set(os.listdir("/proc/self/fd"))
+    linux.sample(0, 2.0, 1)
+    assert set(os.listdir("/proc/self/fd")) == opened
+    linux.close()
+    assert len(os.listdir("/proc/self/fd")) < len(opened)
+
+
+def test_a_file_that_is_longer_than_one_read_is_read_whole(proc):
+    rows = [f"   8 {n} disk{n} 1 0 {n} 0 1 0 {2 * n} 0 0 0 0\n" for n in range(5000)]
+    (proc.folder / "diskstats").write_text("".join(rows))
+    counters = proc.reader._disk_counters()
+    assert len(counters) == 5000
+    assert counters["disk4999"] == (4999 * 512, 2 * 4999 * 512)
+
+
+def test_an_interface_may_have_a_colon_in_its_name(proc):
+    (proc.folder / "net" / "dev").write_text(
+        "Inter-|   Receive\n face |bytes\n  eth0:1: 10 0 0 0 0 0 0 0 20 0 0 0 0 0 0 0\n"
+    )
+    assert proc.reader._network_counters() == {"eth0:1": (10, 20)}
+
+
+def test_files_that_are_missing_or_broken_cost_their_fields_only(proc):
+    (proc.folder / "meminfo").write_text("MemTotal:  100 kB\nMemAvailable: many kB\n")
+    (proc.folder / "diskstats").write_text("8 0 sda\n")
+    sample = proc.reader.sample(0, 1.0, 7)
+    assert (sample.memory_total_bytes, sample.memory_available_bytes) == (102400, None)
+    assert (sample.swap_total_bytes, sample.swap_used_bytes) == (None, None)
+    assert sample.psi_cpu is None
+    assert proc.reader.sample(0, 2.0, 7).disk_read_bytes_per_s is None
+    assert sample.processes == 7

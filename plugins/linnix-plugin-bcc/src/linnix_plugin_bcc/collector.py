@@ -14,7 +14,7 @@ from linnix_plugin_bcc.bindings import load_bcc
 from linnix_plugin_bcc.host import Host
 from linnix_plugin_bcc.lives import Lives
 from linnix_plugin_bcc.program import BATCH, Program
-from linnix_plugin_psutil import LinuxReader, ProcessTree, SystemReader
+from linnix_plugin_psutil import LinuxReader, LinuxSystemReader, ProcessTree
 
 __all__ = ["BccCollector", "BccConfig"]
 
@@ -66,7 +66,7 @@ class BccCollector:
         self._host = host or Host()
         self._reader = LinuxReader()
         self._tree = ProcessTree(self._reader, io=True, fds=False)
-        self._system = SystemReader()
+        self._system = LinuxSystemReader()
         self._program: Program | None = None
         self._in_use = threading.Lock()
         self._first: list[Record] = []
@@ -120,6 +120,7 @@ class BccCollector:
         if self._in_use.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
             program, self._program = self._program, None
             self._in_use.release()
+            self._system.close()
             if program is not None:
                 program.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import time
@@ -28,7 +29,7 @@ from linnix_plugin_ebpf.events import Decoder, boot_offset_ns
 from linnix_plugin_ebpf.libbpf import BpfError, Libbpf, LibbpfMissing
 from linnix_plugin_ebpf.programs import SNAPSHOT, ObjectChanged, Programs, Totals, read_object
 from linnix_plugin_ebpf.snapshots import KernelSnapshots, ProcSnapshots, Snapshots, seen_now
-from linnix_plugin_psutil import SystemReader
+from linnix_plugin_psutil import LinuxSystemReader
 
 __all__ = ["EbpfCollector", "EbpfConfig"]
 
@@ -39,11 +40,17 @@ CHUNK = 2048
 #: smallest ring that is sensible holds what comes in ten times as long.
 LOOK_EVERY_S = 0.01
 
+#: Records of one look up to which the next one waits until something comes.
+FEW = 16
+
 #: Seconds to sleep at most when nothing comes; a stop is noticed after that.
 SLEEP_S = 0.5
 
 #: Seconds between two accounts.
 ACCOUNT_EVERY_S = 1.0
+
+#: Seconds between two questions what the programs missed: it takes a system call for each.
+MISSED_EVERY_S = 10.0
 
 #: Seconds for the programs that had begun to run when they were detached.
 DRAIN_S = 1.0
@@ -113,9 +120,11 @@ class EbpfCollector:
         self._received = 0
         self._accounted: Totals | None = None
         self._given = _Account()
+        self._missed, self._missed_due = 0, 0.0
         self._lost_at_snapshot = 0
         self._lost_at_health: dict[str, int] = {}
         self._proc_only = ""
+        self._system = LinuxSystemReader()
 
     # --- starting and stopping ----------------------------------------------------------
 
@@ -164,7 +173,6 @@ class EbpfCollector:
         # Who was there before is looked for after that, so that nobody falls in between.
         self._unsent = seen_now()
         self._snapshots = self._choose_snapshots(programs)
-        self._system = SystemReader()
 
     def _choose_snapshots(self, programs: Programs) -> Snapshots:
         if programs.snapshots:
@@ -180,6 +188,7 @@ class EbpfCollector:
     def linnix_stop(self) -> None:
         """Give everything back to the kernel."""
         programs, self._programs = self._programs, None
+        self._system.close()
         if programs is not None:
             self._epoll.close()
             programs.close()
@@ -198,7 +207,8 @@ class EbpfCollector:
             came = self._drain(programs, sink)
             now = time.monotonic()
             if now >= account_due and self._account(programs, sink):
-                account_due = now + ACCOUNT_EVERY_S
+                # The same beat as that of the snapshots, so that both need one awakening.
+                account_due = max(account_due + ACCOUNT_EVERY_S, now)
                 # Compared with the start, /proc would tell again what the kernel told.
                 if not interval_s and not self._proc_only and self._lost_since_snapshot():
                     self._snapshot(programs, sink)
@@ -206,11 +216,12 @@ class EbpfCollector:
                 self._snapshot(programs, sink)
                 # Keep the beat, but do not make up for beats that were missed.
                 snapshot_due = max(snapshot_due + interval_s, now)
-            if came:
-                stop.wait(LOOK_EVERY_S)
-            else:
+            if came <= FEW:
                 due = min(account_due, snapshot_due) if interval_s else account_due
-                self._sleep(programs, min(max(due - now, 0.0), SLEEP_S))
+                came = self._sleep(programs, min(max(due - now, 0.0), SLEEP_S))
+            if came:
+                # What has begun goes on: its records are read together.
+                stop.wait(LOOK_EVERY_S)
         self._finish(programs, sink)
 
     def _emit(self, sink: Sink, records: list[Record]) -> None:
@@ -243,12 +254,15 @@ class EbpfCollector:
             if into is not None:
                 into += events
 
-    def _sleep(self, programs: Programs, timeout_s: float) -> None:
+    def _sleep(self, programs: Programs, timeout_s: float) -> bool:
+        """Wait until something comes; whether it did."""
+        ring = programs.ring
         programs.sleeping(True)
         # What came before the programs could know of it would wake nobody.
-        if programs.ring.produced == programs.ring.consumed:
+        if ring.produced == ring.consumed:
             self._epoll.poll(timeout_s)
         programs.sleeping(False)
+        return ring.produced != ring.consumed
 
     def _account(self, programs: Programs, sink: Sink) -> bool:
         """State what was emitted and what became of it; False if there was no quiet instant."""
@@ -261,25 +275,22 @@ class EbpfCollector:
         if programs.ring.consumed < now.position:
             return False  # another record, not an event, is being written
         self._accounted = now.totals
-        missed = self._missed(programs)
+        if time.monotonic() >= self._missed_due:
+            self._missed_due = time.monotonic() + MISSED_EVERY_S
+            # Without capabilities old kernels do not tell.
+            with contextlib.suppress(BpfError):
+                self._missed = programs.missed()
         lost = {
             "ring_full": now.totals.ring_full,
             "throttled": now.totals.throttled,
-            "missed": missed,
+            "missed": self._missed,
         }
         if unidentified := self._decoder.unidentified:
             lost["unidentified"] = unidentified
-        emitted = now.totals.begun + missed
+        emitted = now.totals.begun + self._missed
         sink.balance(emitted, self._received, lost)
         self._given = _Account(emitted, self._received, lost)
         return True
-
-    @staticmethod
-    def _missed(programs: Programs) -> int:
-        try:
-            return programs.missed()
-        except BpfError:
-            return 0  # without capabilities old kernels do not tell
 
     def _lost_since_snapshot(self) -> bool:
         return sum(self._given.lost.values()) > self._lost_at_snapshot
@@ -310,6 +321,7 @@ class EbpfCollector:
 
     def _finish(self, programs: Programs, sink: Sink) -> None:
         programs.detach()
+        self._missed_due = 0.0
         deadline = time.monotonic() + DRAIN_S
         while True:
             self._drain(programs, sink)

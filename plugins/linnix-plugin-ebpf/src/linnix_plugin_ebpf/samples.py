@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from linnix_core import ProcessSample, start_time_ns
 from linnix_plugin_ebpf import wire
@@ -12,39 +12,46 @@ from linnix_plugin_ebpf.wire import Thread, comm_of, state_of
 __all__ = ["Sampler", "processes_of"]
 
 
-class _Usage(NamedTuple):
-    """The counters of one process; ``start_ns`` tells it from another of its pid."""
-
-    start_ns: int
-    cpu_ns: int
-    read_bytes: int
-    write_bytes: int
-
-
 def processes_of(snapshot: bytes | bytearray) -> dict[int, Thread]:
     """One entry for each process, with the use of all its threads added up.
 
     A leader that has ended before the others keeps its entry; the memory is that of any
     thread that still has some.
     """
-    processes: dict[int, Thread] = {}
-    followers: list[Thread] = []
-    make = Thread._make
-    for fields in wire.THREAD.iter_unpack(snapshot):
-        if fields[7] == fields[8]:  # pid == tid
-            processes[fields[7]] = make(fields)
-        else:
-            followers.append(make(fields))
-    for thread in followers:
-        leader = processes.get(thread.pid)
+    leaders, others = _by_process(snapshot)
+    processes = {leader.pid: leader for leader in map(Thread._make, leaders)}
+    for pid, (cpu_ns, read_bytes, write_bytes, rss_pages) in others.items():
+        leader = processes.get(pid)
         if leader is not None:
-            processes[thread.pid] = leader._replace(
-                cpu_ns=leader.cpu_ns + thread.cpu_ns,
-                read_bytes=leader.read_bytes + thread.read_bytes,
-                write_bytes=leader.write_bytes + thread.write_bytes,
-                rss_pages=max(leader.rss_pages, thread.rss_pages),
+            processes[pid] = leader._replace(
+                cpu_ns=leader.cpu_ns + cpu_ns,
+                read_bytes=leader.read_bytes + read_bytes,
+                write_bytes=leader.write_bytes + write_bytes,
+                rss_pages=max(leader.rss_pages, rss_pages),
             )
     return processes
+
+
+def _by_process(
+    snapshot: bytes | bytearray,
+) -> tuple[list[tuple[Any, ...]], dict[int, tuple[int, int, int, int]]]:
+    """The fields of every leader; and of the other threads of a pid, what they used together."""
+    leaders: list[tuple[Any, ...]] = []
+    others: dict[int, tuple[int, int, int, int]] = {}
+    for fields in wire.THREAD.iter_unpack(snapshot):
+        _, _, _, cpu_ns, read_bytes, write_bytes, rss_pages, pid, tid, *_ = fields
+        if pid == tid:
+            leaders.append(fields)
+        elif (sums := others.get(pid)) is None:
+            others[pid] = cpu_ns, read_bytes, write_bytes, rss_pages
+        else:
+            others[pid] = (
+                sums[0] + cpu_ns,
+                sums[1] + read_bytes,
+                sums[2] + write_bytes,
+                max(sums[3], rss_pages),
+            )
+    return leaders, others
 
 
 class Sampler:
@@ -52,11 +59,12 @@ class Sampler:
 
     def __init__(self, cgroup_path: Callable[[int], str | None]) -> None:
         self._cgroup_path = cgroup_path
-        self._before: dict[int, _Usage] = {}
+        #: Of each pid the start time, which tells it from others, and its counters.
+        self._before: dict[int, tuple[int, int, int, int]] = {}
         self._taken_ns: int | None = None
 
     def samples(
-        self, processes: Iterable[Thread], ts_ns: int, taken_ns: int
+        self, snapshot: bytes | bytearray, ts_ns: int, taken_ns: int
     ) -> list[ProcessSample]:
         """A sample of each process; ``taken_ns`` is the time of the snapshot since boot.
 
@@ -67,33 +75,38 @@ class Sampler:
         before, self._before = self._before, {}
         last_ns, self._taken_ns = self._taken_ns, taken_ns
         interval_ns = 0 if last_ns is None else taken_ns - last_ns
-        samples = []
-        for thread in processes:
+        if last_ns is None or interval_ns <= 0:
+            before, last_ns, per_ns = {}, taken_ns, 0.0
+        else:
+            per_ns = 100.0 / interval_ns
+        leaders, others = _by_process(snapshot)
+        used, samples = self._before, []
+        page_bytes, path, start_time = wire.PAGE_BYTES, self._cgroup_path, start_time_ns
+        for (
+            start_ns, _, cgroup, cpu_ns, read_bytes, write_bytes, pages,
+            pid, _, _, _, _, threads, fds, state, _, comm,
+        ) in leaders:  # fmt: skip
+            if pid in others:
+                more = others[pid]
+                cpu_ns, read_bytes, write_bytes, pages = (  # noqa: PLW2901
+                    cpu_ns + more[0],
+                    read_bytes + more[1],
+                    write_bytes + more[2],
+                    max(pages, more[3]),
+                )
+            used[pid] = start_ns, cpu_ns, read_bytes, write_bytes
             sample = ProcessSample(
-                thread.pid,
-                start_time_ns(thread.start_ns),
-                interval_ns,
-                comm_of(thread.comm),
-                None,
-                max(thread.rss_pages, 0) * wire.PAGE_BYTES,
-                thread.threads,
-                None if thread.fds < 0 else thread.fds,
-                state_of(thread.state),
-                None,
-                None,
-                self._cgroup_path(thread.cgroup),
-            )
-            sample.ts_ns = ts_ns
-            usage = _Usage(thread.start_ns, thread.cpu_ns, thread.read_bytes, thread.write_bytes)
-            self._before[thread.pid] = usage
-            if last_ns is not None and interval_ns > 0:
-                former = before.get(thread.pid)
-                if former is None or former.start_ns != thread.start_ns:
-                    former = _Usage(thread.start_ns, 0, 0, 0) if thread.start_ns > last_ns else None
-                if former is not None:
-                    # Threads that end between two reads may take a little out of the sums.
-                    sample.cpu_percent = max(usage.cpu_ns - former.cpu_ns, 0) * 100.0 / interval_ns
-                    sample.read_bytes = max(usage.read_bytes - former.read_bytes, 0)
-                    sample.write_bytes = max(usage.write_bytes - former.write_bytes, 0)
+                pid, start_time(start_ns), interval_ns, comm_of(comm), None,
+                pages * page_bytes if pages > 0 else 0, threads, None if fds < 0 else fds,
+                state_of(state), None, None, path(cgroup), None, ts_ns,
+            )  # fmt: skip
+            former = before.get(pid)
+            if former is None or former[0] != start_ns:
+                former = (start_ns, 0, 0, 0) if start_ns > last_ns else None
+            if former is not None:
+                # Threads that end between two reads may take a little out of the sums.
+                sample.cpu_percent = max(cpu_ns - former[1], 0) * per_ns
+                sample.read_bytes = max(read_bytes - former[2], 0)
+                sample.write_bytes = max(write_bytes - former[3], 0)
             samples.append(sample)
         return samples

@@ -55,10 +55,10 @@ class KernelSnapshots:
         """See `Snapshots`."""
         known = dict(self._alive) if lost else {}
         ts_ns, taken_ns = time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        processes = processes_of(self._programs.snapshot())
-        self.count = len(processes)
+        snapshot = self._programs.snapshot()
         made: list[Record] = []
         if lost:
+            processes = processes_of(snapshot)
             told = {
                 (event.pid, event.start_ns)
                 for event in drain()
@@ -66,8 +66,9 @@ class KernelSnapshots:
             }
             made += self._gone(known, processes, told, ts_ns, taken_ns)
             made += self._come(known, processes, told, ts_ns)
-        made += self._sampler.samples(processes.values(), ts_ns, taken_ns)
-        return made
+        samples = self._sampler.samples(snapshot, ts_ns, taken_ns)
+        self.count = len(samples)
+        return [*made, *samples]
 
     def _gone(
         self,

@@ -13,7 +13,7 @@ from linnix_core import Context, Health, PluginUnavailable, Record, hookimpl
 from linnix_plugin_psutil.linux import LinuxReader
 from linnix_plugin_psutil.portable import PortableReader
 from linnix_plugin_psutil.reading import READ_ERRORS, Reader
-from linnix_plugin_psutil.system import SystemReader
+from linnix_plugin_psutil.system import LinuxSystemReader, SystemReader
 from linnix_plugin_psutil.tree import ProcessTree
 
 __all__ = ["PsutilCollector", "PsutilConfig"]
@@ -60,7 +60,7 @@ class PsutilCollector:
         self._clock = context.clock
         self._reader = reader or (LinuxReader() if _LINUX else PortableReader())
         self._tree = ProcessTree(self._reader, io=config.io, fds=config.fds)
-        self._system = SystemReader()
+        self._system = LinuxSystemReader() if _LINUX else SystemReader()
 
     @hookimpl
     def linnix_start(self) -> None:
@@ -80,6 +80,11 @@ class PsutilCollector:
         if self._config.system:
             records.append(self._system.sample(ts_ns, moment, self._tree.count))
         return records
+
+    @hookimpl
+    def linnix_stop(self) -> None:
+        """Close what was kept open between polls."""
+        self._system.close()
 
     @hookimpl
     def linnix_health(self) -> Health:
