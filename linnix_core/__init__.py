@@ -13,6 +13,12 @@ from linnix_core.__about__ import __version__
 
 if TYPE_CHECKING:
     from linnix_core.batch import Batch as Batch
+    from linnix_core.bundle import Bundle as Bundle
+    from linnix_core.bundle import bundle_of as bundle_of
+    from linnix_core.bundle import dump_bundle as dump_bundle
+    from linnix_core.bundle import load_bundle as load_bundle
+    from linnix_core.bundle import read_bundle as read_bundle
+    from linnix_core.bundle import write_bundle as write_bundle
     from linnix_core.codec import decode as decode
     from linnix_core.codec import encode as encode
     from linnix_core.context import Clock as Clock
@@ -80,6 +86,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "batch": "Batch",
+    "bundle": "Bundle bundle_of dump_bundle load_bundle read_bundle write_bundle",
     "codec": "decode encode",
     "context": "Clock ComponentStatus Context Sink",
     "errors": "AgentStopped ConfigError LinnixError PluginError PluginUnavailable RecordsLost",

@@ -18,6 +18,7 @@ from typing import Any, Self, TypeVar
 import attrs
 
 from linnix_core.batch import Batch
+from linnix_core.bundle import Bundle
 from linnix_core.config import DEFAULT_OVERFLOW, AgentSettings, ComponentSettings
 from linnix_core.context import Clock, ComponentStatus, Context
 from linnix_core.deployments import DeploymentStore
@@ -245,6 +246,7 @@ class Agent:
                 submit=self.submit,
                 feedback=self.feedback,
                 explain=self.explain,
+                bundle=self.bundle,
                 metrics=self.metrics,
                 mounts=self.mounts,
             )
@@ -454,6 +456,18 @@ class Agent:
             return False
         self._reasoning.ask(incident, again=True)
         return True
+
+    def bundle(self, incident_id: str) -> Bundle | None:
+        """An incident of this run as it was last asked about; None where it is not known."""
+        incident = self.incidents.get(incident_id)
+        if incident is None:
+            return None
+        question = Query(types=("alert", "insight"), since_ns=incident.opened_ns)
+        answer = self._query(question)
+        return Bundle.gathered(
+            self._explainer.request(incident_id) or self._explainer.request_about(incident),
+            () if answer is None else answer.records,
+        )
 
     def metrics(self) -> tuple[Metric, ...]:
         """The agent's own numbers, and what every ``linnix_metrics`` says now."""

@@ -14,6 +14,7 @@ import attrs
 from linnix_core.errors import AgentStopped
 
 if TYPE_CHECKING:
+    from linnix_core.bundle import Bundle
     from linnix_core.incidents import IncidentView
     from linnix_core.processes import ProcessView
     from linnix_core.records import (
@@ -141,6 +142,9 @@ class Context:
     feedback: Callable[[Feedback], None] = attrs.field(default=_no_feedback)
     #: Have an incident of this run explained once more; False where it is not known.
     explain: Callable[[str], bool] = attrs.field(default=lambda _incident: False)
+    #: An incident of this run as a `Bundle`, with its alerts as far as somebody keeps
+    #: history; None where it is not known.
+    bundle: Callable[[str], Bundle | None] = attrs.field(default=lambda _incident: None)
     #: What every ``linnix_metrics`` says now, labelled with its ``component``, and the
     #: agent's own numbers. Asks them all: for whoever exports metrics, seldom.
     metrics: Callable[[], Sequence[Metric]] = attrs.field(default=lambda: ())

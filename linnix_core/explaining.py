@@ -100,7 +100,9 @@ class Explainer:
             if left < kept:
                 self._records.setdefault(component.name, _Record()).outcomes["late"] += 1
                 continue
-            insight = self._ask(component, attrs.evolve(request, timeout_s=left), again=again)
+            insight = self._ask(
+                component, attrs.evolve(request, timeout_s=round(left, 2)), again=again
+            )
             if insight is not None:
                 return insight
         if reasoners:
@@ -111,6 +113,15 @@ class Explainer:
         """What was last asked about an incident, if that was not long ago. From any thread."""
         with self._lock:
             return self._requests.get(incident_id)
+
+    def request_about(self, incident: Incident) -> ReasonRequest:
+        """What would be asked about an incident now, without evidence of handlers."""
+        return build_request(
+            incident,
+            self._processes,
+            surroundings=self._surroundings,
+            timeout_s=self._settings.reason_timeout_s,
+        )
 
     def metrics(self) -> Iterable[Metric]:
         """How often each reasoner did what, and what was not believed. From any thread."""

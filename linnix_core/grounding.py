@@ -105,15 +105,16 @@ def _why(
     said = printable(said, MAX_WHY)
     separator = ": "
     for fact in cited:
-        longer = f"{said}{separator}{_fact_words(fact, primary)}"
+        longer = f"{said}{separator}{_fact_words(fact, request, primary)}"
         if len(longer) > MAX_WHY:
             break
         said, separator = longer, ", "
     return said
 
 
-def _fact_words(fact: Fact, primary: RequestProcess | None) -> str:
-    amount, name, unit = number(fact.value), fact.name.replace("_", " "), fact.unit
+def _fact_words(fact: Fact, request: ReasonRequest, primary: RequestProcess | None) -> str:
+    amount = number(fact.value)
+    name, unit = fact.name.replace("_", " "), fact.unit.replace("_", " ")
     # A count names its unit already: "212 forks", not "forks 212 forks".
     if unit == name:
         words = f"{amount} {unit}"
@@ -122,7 +123,8 @@ def _fact_words(fact: Fact, primary: RequestProcess | None) -> str:
     else:
         words = f"{name} {amount} {unit}"
     if fact.process is not None and (primary is None or fact.process != primary.id):
-        words = f"{fact.process} {words}"
+        owner = next((p for p in request.processes if p.id == fact.process), None)
+        words = f"{printable(owner.comm, 16) or '?'} {words}" if owner else words
     return words
 
 

@@ -149,16 +149,26 @@ class ProcessTable:
                         process.labels = record.labels
 
     def _apply(self, event: ProcessEvent) -> None:
-        self._resolve_parent(event)
-        key = (event.boot_id, event.pid, event.start_ns)
-        # An exit that overtook its fork left a tombstone: later words fill it in, and
-        # never revive it.
-        process = self._live.get(key) or self._dead.get(key)
+        start_ns, parent_start_ns = event.start_ns, event.parent_start_ns
+        if parent_start_ns is None or parent_start_ns > start_ns:
+            self._resolve_parent(event)
+        key = (event.boot_id, event.pid, start_ns)
+        process = self._live.get(key)
+        if process is None:
+            # An exit that overtook its fork left a tombstone: later words fill it in, and
+            # never revive it.
+            process = self._dead.get(key)
         if process is None:
             process = self._insert(event, key)
         elif event.kind == "exec" and process.ended_ns is None:
             self._replace_image(process, event)
-        else:
+        elif (
+            event.kind != "exit"
+            or process.parent is None
+            or process.uid is None
+            or process.cgroup is None
+            or not process.comm
+        ):
             self._fill(process, event)
         if event.exe is None:
             event.exe = process.exe

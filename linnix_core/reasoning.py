@@ -20,6 +20,7 @@ from linnix_core.processes import Process, ProcessView
 from linnix_core.records import (
     CLASSES,
     AllowedAction,
+    Evidence,
     Fact,
     Incident,
     IncidentClass,
@@ -101,12 +102,12 @@ def build_request(
     ``P1`` is the subject; then its largest children and who uses most CPU, memory and
     storage. Facts are, the weightiest first, the incident's evidence, the tree below the
     subject, what the subject uses, what ``linnix_evidence`` added, the cgroup and the
-    machine, and what the others use.
+    machine, and what the others use. The last action is always to wait and see.
     """
     chosen = _choose(incident, processes)
     numbered = {process.key: f"P{n}" for n, process in enumerate(chosen, 1)}
     subject = numbered.get(incident.subject.key) if incident.subject.key else None
-    facts = [Fact(e.name, e.value, e.unit, subject) for e in incident.evidence[:MAX_EVIDENCE]]
+    facts = [_fact_of(evidence, subject) for evidence in incident.evidence[:MAX_EVIDENCE]]
     facts.append(Fact("alerts", incident.alerts, "alerts", subject))
     if incident.subject.key is not None and subject is not None:
         facts.extend(_tree_facts(incident, processes, subject))
@@ -127,7 +128,7 @@ def build_request(
         for fact in facts
         if _is_sound(fact)
     ]
-    proposals = [*incident.actions, *_ACTIONS[incident.class_ or "normal"]]
+    proposals = [*incident.actions, *_ACTIONS[incident.class_ or "normal"], *_ACTIONS["normal"]]
     pid = incident.subject.key.pid if incident.subject.key else None
     return ReasonRequest(
         incident=incident,
@@ -138,6 +139,14 @@ def build_request(
         ),
         timeout_s=timeout_s,
     )
+
+
+def _fact_of(evidence: Evidence, subject: str | None) -> Fact:
+    """Evidence as a fact; bytes in a unit that people, and models, can compare."""
+    value, unit = evidence.value, evidence.unit
+    if unit in ("By", "By/s") and isinstance(value, int | float) and 2**17 <= abs(value) < 2**63:
+        value, unit = round(value / 2**20, 1), unit.replace("By", "MiB")
+    return Fact(evidence.name, value, unit, subject)
 
 
 def _choose(incident: Incident, processes: ProcessView) -> list[Process]:

@@ -333,8 +333,15 @@ def _clean_word(word: str, depth: int) -> str:
     return word
 
 
-#: Argument lists that were found clean, so that a busy host's repeated commands cost a lookup.
-_clean_before: set[tuple[str, ...]] = set()
+#: What was found clean before, so that a busy host's repeated commands cost a lookup.
+_known_args: set[tuple[str, ...]] = set()
+_known_comms: set[str] = set()
+_known_paths: set[str] = set()
+
+#: How many of each are remembered until all are forgotten, and of how many characters: who
+#: gives themselves new long names all the time is not to fill the memory.
+_REMEMBERED = 4096
+_REMEMBERED_CHARS = 256
 
 
 def clean_event(event: ProcessEvent) -> None:
@@ -350,22 +357,33 @@ def clean_event(event: ProcessEvent) -> None:
     ):
         raise TypeError("pids and start times must be whole numbers, comm and boot_id texts")
     args = event.args
-    if args and args not in _clean_before:
+    if args and args not in _known_args:
         event.args = _bounded_args(args, event)
-        if event.args == args:
-            if len(_clean_before) >= 4096:
-                _clean_before.clear()
-            _clean_before.add(args)
-    if not (event.comm.isascii() and len(event.comm) <= MAX_COMM_CHARS):
-        event.comm = _bounded(event.comm, MAX_COMM_CHARS, event)
-    if event.exe is not None and not (event.exe.isascii() and len(event.exe) <= MAX_PATH_CHARS):
-        event.exe = _bounded(event.exe, MAX_PATH_CHARS, event)
-    if event.cwd is not None:
-        event.cwd = _bounded(event.cwd, MAX_PATH_CHARS, event)
-    if event.cgroup is not None and not (
-        event.cgroup.isascii() and len(event.cgroup) <= MAX_PATH_CHARS
-    ):
-        event.cgroup = _bounded(event.cgroup, MAX_PATH_CHARS, event)
+        if event.args == args and sum(map(len, args)) <= _REMEMBERED_CHARS:
+            _remember(_known_args, args)
+    comm, exe, cwd, cgroup = event.comm, event.exe, event.cwd, event.cgroup
+    if comm not in _known_comms:
+        event.comm = _clean_name(comm, _known_comms, MAX_COMM_CHARS, event)
+    if exe is not None and exe not in _known_paths:
+        event.exe = _clean_name(exe, _known_paths, MAX_PATH_CHARS, event)
+    if cwd is not None and cwd not in _known_paths:
+        event.cwd = _clean_name(cwd, _known_paths, MAX_PATH_CHARS, event)
+    if cgroup is not None and cgroup not in _known_paths:
+        event.cgroup = _clean_name(cgroup, _known_paths, MAX_PATH_CHARS, event)
+
+
+def _clean_name(text: str, clean: set[str], limit: int, event: ProcessEvent | None = None) -> str:
+    """A text of a limited length; remembers those that are fine as they are."""
+    cleaned = _cut(text, limit) if event is None else _bounded(text, limit, event)
+    if cleaned == text and len(text) <= _REMEMBERED_CHARS:
+        _remember(clean, text)
+    return cleaned
+
+
+def _remember(clean: set[Any], found: Any) -> None:
+    if len(clean) >= _REMEMBERED:
+        clean.clear()
+    clean.add(found)
 
 
 def clean_sample(sample: ProcessSample) -> None:
@@ -376,12 +394,11 @@ def clean_sample(sample: ProcessSample) -> None:
         or type(sample.boot_id) is not str
     ):
         raise TypeError("pid and start_ns must be whole numbers, boot_id a text")
-    if not (sample.comm.isascii() and len(sample.comm) <= MAX_COMM_CHARS):
-        sample.comm = _cut(sample.comm, MAX_COMM_CHARS)
-    if sample.cgroup is not None and not (
-        sample.cgroup.isascii() and len(sample.cgroup) <= MAX_PATH_CHARS
-    ):
-        sample.cgroup = _cut(sample.cgroup, MAX_PATH_CHARS)
+    comm, cgroup = sample.comm, sample.cgroup
+    if comm not in _known_comms:
+        sample.comm = _clean_name(comm, _known_comms, MAX_COMM_CHARS)
+    if cgroup is not None and cgroup not in _known_paths:
+        sample.cgroup = _clean_name(cgroup, _known_paths, MAX_PATH_CHARS)
 
 
 def clean_cgroup(sample: CgroupSample) -> None:

@@ -483,7 +483,9 @@ def test_a_hook_in_trouble_costs_its_component_alone(
     monkeypatch,
 ):  # fmt: skip
     for name, seconds in {
-        "STALLED_S": 0.01, "HEALTH_EVERY_S": 0.01, "HEALTH_TIMEOUT_S": 0.1,
+        "STALLED_S": 0.01,
+        "HEALTH_EVERY_S": 0.01,
+        "HEALTH_TIMEOUT_S": 0.1,
         "QUERY_BUDGET_S": 0.1,
     }.items():
         monkeypatch.setattr(agent_module, name, seconds)

@@ -964,14 +964,19 @@ def test_nothing_else_of_the_core_is_reachable(make_agent):
     with make_agent({"collectors.c": Quiet, "handlers.h": Handler}):
         (context,) = contexts
         assert sorted(name for name in dir(context) if not name.startswith("_")) == [
+            "bundle",
             "clock",
             "component",
             "components",
             "data_dir",
             "deployment",
+            "explain",
+            "feedback",
             "host",
             "incidents",
             "logger",
+            "metrics",
+            "mounts",
             "processes",
             "query",
             "run_id",

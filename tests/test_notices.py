@@ -252,6 +252,53 @@ def test_a_newer_state_of_an_incident_takes_the_place_of_one_that_still_waits(ma
     assert asked == [("i1", "opened"), ("i2", "worse"), ("i3", "opened"), ("i1", "opened")]
 
 
+def test_each_has_its_time_from_when_it_was_asked_for(make_reasoning):
+    held, go_on = threading.Event(), threading.Event()
+    asked = []
+
+    def reason(item, deadline, *, again):
+        asked.append((item.id, deadline, again))
+        held.set()
+        go_on.wait(HANG_S)
+
+    thread = make_reasoning(reason, ignore, timeout_s=5.0)
+    began = time.monotonic()
+    thread.ask(incident(1))
+    assert held.wait(HANG_S)
+    thread.ask(incident(2), again=True)
+    last = time.monotonic()
+    thread.ask(incident(2, change="worse"))
+    go_on.set()
+    assert thread.wait_idle(time.monotonic() + HANG_S)
+    (_, first, _), (_, second, again) = asked
+    assert began + 5 <= first <= second <= last + 5
+    assert again  # a newer state is still one that somebody wanted
+
+
+def test_when_stopping_nobody_has_longer_than_that(make_reasoning):
+    held, go_on = threading.Event(), threading.Event()
+    deadlines = []
+
+    def reason(item, deadline, *, again):
+        deadlines.append(deadline)
+        held.set()
+        go_on.wait(HANG_S)
+
+    thread = make_reasoning(reason, ignore, timeout_s=10 * HANG_S)
+    thread.ask(incident(1))
+    assert held.wait(HANG_S)
+    thread.ask(incident(2))
+    end = time.monotonic() + HANG_S
+    stopping = threading.Thread(target=thread.stop, args=(end,))
+    stopping.start()
+    while thread._end != end:
+        time.sleep(0.001)
+    go_on.set()
+    stopping.join()
+    assert deadlines[0] > end
+    assert deadlines[1] == end
+
+
 def test_when_too_many_wait_the_oldest_stays_unexplained_and_that_is_said(
     make_reasoning, monkeypatch, caplog
 ):
