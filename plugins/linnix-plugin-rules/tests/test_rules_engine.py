@@ -15,6 +15,7 @@ from linnix_plugin_rules import tree as tree_module
 from linnix_plugin_rules.engine import Engine
 from linnix_plugin_rules.rulefile import parse_rules, read_rules
 from linnix_plugin_rules.tree import Tree
+from linnix_plugin_rules.windows import TICKS
 
 BURST = "- {name: burst, detector: fork_burst, threshold: 10, window_seconds: 2, cooldown: 30}"
 BEGAN_NS = 1_767_225_600 * 10**9
@@ -228,6 +229,72 @@ def records_of(host, steps):
     return host.records
 
 
+#: What makes forks be noted first and counted later, wherever that makes no difference.
+AT_ONCE, LATE = 10**9, 0
+
+NEW = """
+- {name: bare, detector: fork_burst, counts: bare, threshold: 7, window_seconds: 2, cooldown: 3}
+- {name: more, detector: fork_burst, counts: bare, threshold: 12, window_seconds: 2, cooldown: 0}
+- {name: rate, detector: forks_per_sec, counts: living, threshold: 5, duration: 1.5, cooldown: 1}
+- {name: tree, detector: runaway_tree, counts: living, threshold: 6, window_seconds: 3, cooldown: 2}
+- {name: under, detector: runaway_tree, counts: bare, threshold: 4, window_seconds: 2, cooldown: 1}
+"""
+
+
+@given(steps=lives(), rules=st.sets(st.sampled_from(NEW.strip().splitlines()), min_size=1))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_when_forks_are_counted_makes_no_difference(make_host, steps, rules):
+    records, found = records_of(make_host(), steps), []
+    for hurry in (AT_ONCE, LATE):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine_module, "HURRY", hurry)
+            found.append(engine("\n".join(sorted(rules))).handle(records))
+    assert found[0] == found[1]
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["fork", "fork", "fork", "exec", "exit"]),
+            st.integers(0, 30),
+            st.sampled_from([0, 0.01, 0.1, 0.4, 1]),
+        ),
+        max_size=80,
+    ),
+    counts=st.sampled_from(["bare", "living"]),
+    threshold=st.integers(1, 12),
+    hurry=st.sampled_from([AT_ONCE, LATE]),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_alert_comes_at_the_very_fork_that_a_list_of_all_children_tells(
+    make_host, steps, counts, threshold, hurry
+):
+    host, children, reached = make_host(), [], None  # children: when, who, whether it counts
+    shell = host.seen("bash")
+    tick_ns = 2 * 10**9 // TICKS
+    for what, who, wait in steps:
+        host.wait(wait)
+        if what == "fork":
+            children.append([host.ts_ns, host.fork(shell), True, True])
+            young = host.ts_ns // tick_ns - TICKS
+            total = sum(child[2] for child in children if child[0] // tick_ns > young)
+            if total >= threshold and reached is None:
+                reached = host.ts_ns
+        elif living := [child for child in children if child[3]]:
+            child = living[who % len(living)]
+            host.exec(child[1], "tool") if what == "exec" else host.exit(child[1])
+            child[2] &= what != {"bare": "exec", "living": "exit"}[counts]
+            child[3] &= what != "exit"
+    rule = (
+        f"- {{name: r, detector: fork_burst, counts: {counts}, threshold: {threshold}, "
+        "window_seconds: 2, cooldown: 9999}"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_module, "HURRY", hurry)
+        alerts = engine(rule).handle(host.records)
+    assert [alert.ts_ns for alert in alerts] == ([] if reached is None else [reached])
+
+
 @given(steps=lives(), cuts=st.lists(st.integers(0, 300), max_size=30))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_where_batches_end_makes_no_difference(make_host, steps, cuts):
@@ -283,13 +350,41 @@ def test_memory_is_bounded_under_endless_new_processes(host, monkeypatch):
         host.wait(3)
         judge.handle(host.records)
         assert len(judge.tree) <= 100
-        assert len(judge.tree._ended) <= 40
+        assert len(judge.tree._ended) + len(judge.tree._ended_before) <= 40
         assert len(judge._kills) <= 30
         assert len(judge._left._limits) <= 20
         for stream in judge._streams.values():
-            assert len(stream.window.by_group) <= len(stream.window._entries) <= 60 * 12
+            assert len(stream.window._groups) <= len(stream.window._entries) <= 60 * 12
         assert len(judge._cooldowns) <= 50
         assert len(judge._round) <= 60
+
+
+def test_forks_that_are_not_counted_yet_are_bounded(host, monkeypatch):
+    monkeypatch.setattr(engine_module, "MAX_BIRTHS", 50)
+    judge = engine(BURST.replace("threshold: 10", "threshold: 1000, counts: living"))
+    bash = host.seen("bash")
+    for _ in range(100):
+        host.records.clear()
+        host.forks(bash, 7)
+        judge.handle(host.records)
+        assert len(judge._births) <= 50
+
+
+@given(
+    waits=st.lists(st.sampled_from([0, 0.05, 0.3, 1, 4]), max_size=60),
+    cooldown=st.sampled_from([0, 1, 5]),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_cooldown_is_the_least_time_between_two_alerts(make_host, waits, cooldown):
+    rule = f"- {{name: oom, detector: oom_kill, cooldown: {cooldown}}}"
+    host, expected = make_host(), []
+    victim = host.seen("java")
+    for wait in waits:
+        host.wait(wait)
+        host.event("oom", victim)
+        if not expected or host.ts_ns >= expected[-1] + int(max(cooldown, 0.1) * 1e9):
+            expected.append(host.ts_ns)
+    assert [alert.ts_ns for alert in engine(rule).handle(host.records)] == expected
 
 
 def test_the_oldest_cooldowns_are_forgotten_first(host, monkeypatch):

@@ -342,12 +342,13 @@ def test_a_window_counts_what_a_list_of_all_forks_would(seconds, steps):
         assert window.total >= sum(
             ts_ns > now_ns - seconds * 1e9 * (1 - 1 / TICKS) for ts_ns, _ in made
         )
-        assert window.by_group == Counter(map(ORIGINS.get, young))
+        assert window.counts == Counter(map(ORIGINS.get, young))
+        assert window.most >= window.count_most() == max(window.counts.values(), default=0)
         heaviest = window.heaviest_tree()
         tops = Counter(TOPS[who] for who in young if who is not None)
         assert (heaviest.total if heaviest else 0) == max(tops.values(), default=0)
-        for origin in set(window.by_group) - {None}:
-            assert window.tree_of(origin).total == window.by_group[origin]
+        for origin in set(window.counts) - {None}:
+            assert window.tree_of(origin).total == window.count_of(origin)
 
 
 @given(
@@ -357,20 +358,21 @@ def test_a_window_counts_what_a_list_of_all_forks_would(seconds, steps):
 )
 @settings(deadline=None)
 def test_what_is_taken_back_does_not_count(steps):
-    window, living, now_ns = EventWindow(2, removable=True), [], 10**18
+    window, living, now_ns = EventWindow(2, "exec"), [], 10**18
     tick_ns = window.length_ns // TICKS
     for wait, forker, takes_back in steps:
         now_ns += int(wait * wait * 2e9)
         if takes_back and living:
-            then_ns, who = living.pop(0)
-            window.take_back(then_ns, who, who)
-        living.append((now_ns, forker))
+            _, _, entry = living.pop(0)
+            entry.take_back("exit")  # that is no reason
+            entry.take_back("exec")
         window.add(now_ns, forker, forker)
-        young = [who for ts, who in living if ts // tick_ns > now_ns // tick_ns - TICKS]
+        living.append((now_ns, forker, window.entry))
+        young = [who for ts, who, _ in living if ts // tick_ns > now_ns // tick_ns - TICKS]
         assert window.total == len(young)
-        assert {who: n for who, n in window.by_group.items() if n} == Counter(young)
+        assert window.counts == Counter(young)
     window.add(now_ns + 10**11, None, None)
-    assert window.total == len(window._entries) == len(window._index) == len(window.by_group) == 1
+    assert window.total == len(window._entries) == len(window._groups) == 1
 
 
 def test_a_window_stays_exact_and_small_when_everybody_forks():
@@ -384,7 +386,7 @@ def test_a_window_stays_exact_and_small_when_everybody_forks():
     assert window.sampled == window.heaviest_tree().total == MAX_ENTRIES
     assert len(window._entries) <= MAX_ENTRIES + TICKS
     window.add(10**18 + 60 * 10**9, None, None)
-    assert window.total == window.sampled == len(window._entries) == len(window.by_group) == 1
+    assert window.total == window.sampled == len(window._entries) == len(window._groups) == 1
 
 
 @pytest.mark.parametrize("threshold", [500, 5000])

@@ -7,6 +7,7 @@ import pytest
 
 from linnix_core import PluginUnavailable
 from linnix_plugin_rules import RulesConfig, RulesHandler
+from linnix_plugin_rules.rulefile import RuleFileError
 
 BURST = "- {name: burst, detector: fork_burst, threshold: %d, window_seconds: 60}\n"
 SPIN = "- {name: spin, detector: subtree_cpu_pct, threshold: 90, duration: %d}\n"
@@ -170,3 +171,67 @@ def test_a_file_that_is_broken_at_the_start_makes_it_unavailable(handler, path):
     path.write_text("- name: a\n")
     with pytest.raises(PluginUnavailable, match="needs the key 'detector'"):
         handler()
+
+
+# --- on demand ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reload", [True, False], ids=["watched", "not watched"])
+def test_on_demand_it_is_read_at_once_and_loses_no_count(handler, path, host, reload):
+    judge = handler(reload=reload)
+    bash = host.seen("bash")
+    host.forks(bash, 12)
+    assert judge.linnix_handle(host.records) == []
+    host.records.clear()
+    replace(path, SPIN % 9 + (BURST % 20).replace("}", ", severity: high}"))
+    judge.linnix_reload()
+    host.forks(bash, 8)
+    assert names(judge.linnix_handle(host.records)) == [("burst", "high")]
+
+
+def test_on_demand_a_broken_file_is_refused_and_the_old_rules_go_on(handler, path, host):
+    judge = handler()
+    replace(path, "- name: a\n  detector: fork_bust\n")
+    with pytest.raises(RuleFileError, match="2: detector: expected one of"):
+        judge.linnix_reload()
+    health = judge.linnix_health()
+    assert health.status == "degraded"
+    assert "the rules as they were go on" in health.reason
+    host.forks(host.seen("bash"), 20)
+    assert names(judge.linnix_handle(host.records)) == [("burst", "info")]
+    replace(path, BURST % 5)
+    judge.linnix_reload()
+    assert judge.linnix_health().status == "ok"
+
+
+def test_on_demand_a_file_that_becomes_broken_before_it_is_used_is_still_read(handler, path, host):
+    judge = handler()
+    replace(path, BURST % 5)
+    judge.linnix_reload()
+    path.unlink()
+    host.forks(host.seen("bash"), 5)
+    assert names(judge.linnix_handle(host.records)) == [("burst", "info")]
+
+
+def test_the_shipped_rules_are_not_read_again(linnix_context, host):
+    judge = RulesHandler(RulesConfig(), linnix_context("handlers.rules"))
+    judge.linnix_reload()
+    host.forks(host.seen("bash"), 300)
+    assert len(judge.linnix_handle(host.records)) == 1
+
+
+@pytest.mark.parametrize("counts", ["bare", "living"])
+def test_forks_that_are_noted_and_not_counted_yet_are_not_lost(handler, path, host, counts):
+    rule = (BURST % 20).replace("}", f", counts: {counts}}}")
+    path.write_text(rule)
+    judge = handler()
+    bash = host.seen("bash")
+    for _ in range(12):
+        host.fork(bash)
+    assert judge.linnix_handle(host.records) == []
+    host.records.clear()
+    replace(path, rule + SPIN % 9)
+    judge.linnix_reload()
+    for _ in range(8):
+        host.fork(bash)
+    assert names(judge.linnix_handle(host.records)) == [("burst", "info")]

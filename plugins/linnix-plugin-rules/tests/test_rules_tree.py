@@ -20,6 +20,11 @@ def event(kind, pid, start_ns=5, ppid=None, parent_start_ns=None, **more):
     )
 
 
+def forked_by(tree, event):
+    child = tree.fork(event)
+    return child.forker, child.grown
+
+
 def exit_of(tree, *args):
     process = tree.find(event("exit", *args))
     if process is not None:
@@ -32,8 +37,8 @@ def sampled(tree, pid, start_ns=5, **more):
 
 def test_a_fork_is_credited_to_its_parent(tree):
     tree.learn(event("seen", 10, comm="bash"))
-    forker, _ = tree.fork(event("fork", 11, 6, 10, 5))
-    assert str(forker) == "bash (pid 10)"
+    child = tree.fork(event("fork", 11, 6, 10, 5))
+    assert str(child.forker) == "bash (pid 10)"
 
 
 def test_a_child_inherits_what_its_fork_does_not_say(tree):
@@ -45,7 +50,7 @@ def test_a_child_inherits_what_its_fork_does_not_say(tree):
 
 def test_an_exec_makes_the_image_new(tree):
     tree.learn(event("seen", 10, comm="bash", exe="/bin/bash", cgroup="/a"))
-    tree.learn(event("exec", 10, comm="ls", cgroup="/b"))
+    tree.exec(event("exec", 10, comm="ls", cgroup="/b"))
     process = sampled(tree, 10)
     assert (process.comm, process.exe, process.cgroup) == ("ls", None, "/b")
 
@@ -68,49 +73,49 @@ def test_a_process_may_be_seen_before_its_parent(tree):
 
 
 def test_a_fork_may_come_after_the_exec(tree):
-    tree.learn(event("exec", 11, 6, comm="ls"))
+    tree.exec(event("exec", 11, 6, comm="ls"))
     tree.learn(event("seen", 10, 5, comm="bash"))
-    assert tree.fork(event("fork", 11, 6, 10, 5, comm="bash", ts_ns=9))[0].pid == 10
+    assert tree.fork(event("fork", 11, 6, 10, 5, comm="bash", ts_ns=9)).forker.pid == 10
     child = sampled(tree, 11, 6)
     assert (child.comm, child.parent.pid, child.born_ns) == ("ls", 10, 9)
 
 
 def test_a_parent_that_is_younger_than_its_child_is_none(tree):
     tree.learn(event("seen", 10, 50))
-    assert tree.fork(event("fork", 11, 6, 10, 50)) == (None, None)
-    assert tree.fork(event("fork", 12, 6, 10)) == (None, None)
+    assert forked_by(tree, event("fork", 11, 6, 10, 50)) == (None, None)
+    assert forked_by(tree, event("fork", 12, 6, 10)) == (None, None)
 
 
 def test_a_parent_whose_pid_has_a_new_owner_is_none(tree):
     tree.learn(event("seen", 10, 50))
-    assert tree.fork(event("fork", 11, 60, 10, 5)) == (None, None)
+    assert forked_by(tree, event("fork", 11, 60, 10, 5)) == (None, None)
 
 
 def test_a_process_is_not_its_own_parent(tree):
-    assert tree.fork(event("fork", 10, 5, 10, 5)) == (None, None)
-    tree.learn(event("exec", 10, 5, 10, 5))
+    assert forked_by(tree, event("fork", 10, 5, 10, 5)) == (None, None)
+    tree.exec(event("exec", 10, 5, 10, 5))
     assert sampled(tree, 10).parent is None
 
 
 def test_parents_never_go_round_in_circles(tree):
     tree.learn(event("seen", 10, 5, 11, 5))
     tree.learn(event("seen", 11, 5, 10, 5))
-    tree.learn(event("exec", 10, 5, 11, 5))
+    tree.exec(event("exec", 10, 5, 11, 5))
     assert len(lineage([sampled(tree, 10), sampled(tree, 11)])) == 2
 
 
 def test_the_start_of_a_process_may_become_known_later(tree):
-    nameless, _ = tree.fork(event("fork", 11, 6, 10))
+    nameless = tree.fork(event("fork", 11, 6, 10)).forker
     assert nameless.key is None
-    tree.learn(event("exec", 10, 5, comm="bash"))
+    tree.exec(event("exec", 10, 5, comm="bash"))
     assert nameless.key == ("", 10, 5)
     assert str(nameless) == "bash (pid 10)"
 
 
 def test_processes_of_another_boot_are_others(tree):
     tree.learn(event("seen", 10, comm="old", boot_id="a"))
-    parent, _ = tree.fork(event("fork", 11, 6, 10, 5, boot_id="b"))
-    assert parent.boot_id == "b"
+    child = tree.fork(event("fork", 11, 6, 10, 5, boot_id="b"))
+    assert child.forker.boot_id == "b"
 
 
 # --- origins --------------------------------------------------------------------------
@@ -123,7 +128,7 @@ def origins(tree, *, ages):
     for pid, age in enumerate(ages, 100):
         now += int(age * 1e9)
         child = event("fork", pid + 1, pid + 1, ppid=pid, parent_start_ns=pid, ts_ns=now)
-        yield tree.fork(child)[1].pid
+        yield tree.fork(child).grown.pid
 
 
 def test_the_young_act_for_the_tree_that_they_were_born_into(tree):
@@ -136,7 +141,7 @@ def test_the_old_begin_a_tree_of_their_own(tree):
 
 def test_children_of_init_begin_a_tree_of_their_own(tree):
     tree.fork(event("fork", 10, 5, 1, 1))
-    assert tree.fork(event("fork", 11, 6, 10, 5))[1].pid == 10
+    assert tree.fork(event("fork", 11, 6, 10, 5)).grown.pid == 10
 
 
 def test_an_exit_of_a_stranger_leaves_nothing_behind(tree):
@@ -165,7 +170,7 @@ def test_processes_that_are_sampled_outlive_those_that_are_not():
     tree = Tree(limit=100)
     known = [sampled(tree, pid) for pid in range(10, 30)]
     for pid in range(1000, 3000):
-        tree.learn(event("exec", pid, pid))
+        tree.exec(event("exec", pid, pid))
         for process in known:
             assert sampled(tree, process.pid) is process
 

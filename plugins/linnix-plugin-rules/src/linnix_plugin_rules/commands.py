@@ -12,6 +12,7 @@ import click
 
 from linnix_core import (
     Alert,
+    Feedback,
     Incident,
     Insight,
     LinnixError,
@@ -52,7 +53,7 @@ def check(file: Path | None, as_json: bool) -> None:
         found = read_rules(file)
     except RuleFileError as error:
         if not as_json:
-            raise _Wrong(str(error)) from None
+            raise
         mistakes = [attrs.asdict(mistake) for mistake in error.mistakes]
         _print_json({"file": error.source, "rules": None, "tests": None, "mistakes": mistakes})
         raise SystemExit(2) from None
@@ -68,7 +69,7 @@ def check(file: Path | None, as_json: bool) -> None:
 @_JSON
 def list_rules(file: Path | None, as_json: bool) -> None:
     """List the rules of FILE with their classes."""
-    found = _read(file)
+    found = read_rules(file)
     described = [
         _described(rule, word) for rule, word in zip(found.rules, found.words, strict=True)
     ]
@@ -104,14 +105,14 @@ def test(file: Path | None, replay: Path | None, other: Path | None, as_json: bo
     Exit code 1 if a test fails.
     """
     if replay is not None:
-        _replay(replay, [_read(file), *([_read(other)] if other else [])], as_json)
+        _replay(replay, [read_rules(file), *([read_rules(other)] if other else [])], as_json)
         return
     if other is not None:
         raise click.UsageError("--rules compares on a recording: name one with --replay")
-    found = _read(file)
+    found = read_rules(file)
     trials = parse_trials(found.tests, [rule.name for rule in found.rules], [])
     # Rules are stateful, so that each test gets rules of its own.
-    outcomes = [run_trial(trial, _read(file).rules) for trial in trials]
+    outcomes = [run_trial(trial, read_rules(file).rules) for trial in trials]
     failed = sum(bool(outcome.problems) for outcome in outcomes)
     if as_json:
         _print_json({
@@ -206,20 +207,13 @@ def _records(path: Path) -> Iterator[Record | None]:
                 except ValueError:
                     yield None
                     continue
-                if not isinstance(record, Alert | Incident | Insight):
+                if not isinstance(record, Alert | Feedback | Incident | Insight):
                     yield record
     except OSError as error:
         raise _Wrong(f"{path}: cannot be read: {error.strerror}") from None
 
 
 # --- what is printed ------------------------------------------------------------------
-
-
-def _read(path: Path | None) -> RuleFile:
-    try:
-        return read_rules(path)
-    except RuleFileError as error:
-        raise _Wrong(str(error)) from None
 
 
 def _described(rule: Rule, word: str) -> dict[str, Any]:

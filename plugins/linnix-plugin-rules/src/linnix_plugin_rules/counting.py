@@ -28,8 +28,9 @@ from linnix_plugin_rules.tree import Process, Subtree
 from linnix_plugin_rules.windows import EventWindow
 
 __all__ = [
-    "Adder",
+    "NOT_CHOSEN",
     "CountDetector",
+    "Counter",
     "CrashLoop",
     "EventDetector",
     "ExecRate",
@@ -41,8 +42,12 @@ __all__ = [
     "ShortJobFlood",
 ]
 
-#: Takes a time, an actor and a group, and says whether it is worth a look.
-Adder: TypeAlias = Callable[[int, Process | None, Any], bool]
+#: Takes in an event: when, whom it happened to, who forked that, and which tree it is of.
+#: Says whether it is worth a look.
+Counter: TypeAlias = Callable[[ProcessEvent, int, Process, Process | None, Process | None], bool]
+
+#: In place of a group: it does not count.
+NOT_CHOSEN = object()
 
 #: Later than the time of any record.
 NEVER = 2**63
@@ -102,6 +107,20 @@ class CountDetector(Detector):
     def _grouping(self) -> Scope:
         return "subtree" if self.scope == "host" else self.scope
 
+    @property
+    def look_next(self) -> tuple[int, int]:
+        """While the host stays above the limit: look at this event ever, or at this time."""
+        return (self._look_at, self._look_ns) if self.scope == "host" else (0, 0)
+
+    def patience(self, window: EventWindow) -> tuple[float, int]:
+        """For how many more events, and until when, there is no need to look."""
+        if self.scope != "host":
+            most = window.most if window.most < self.limit / 2 else window.count_most()
+            return self.limit - most, NEVER
+        if window.total < self.limit:
+            return self.limit - window.total, NEVER
+        return min(self._look_at, self._risen_at) - window.ever, self._look_ns
+
     def look(self, window: EventWindow, now_ns: int) -> Finding | None:
         """Judge the window after its latest event, when its total has reached the limit."""
         if self.scope == "host":
@@ -133,8 +152,9 @@ class CountDetector(Detector):
         return self._finding(window, total, tree)
 
     def _look_group(self, window: EventWindow, now_ns: int) -> Finding | None:
-        self._source = group = window.group
-        events = window.by_group.get(group, 0)
+        counted = window.entry.group
+        self._source = group = counted.key
+        events = counted.count
         if group is None or events < self.limit:
             return None
         until_ns, until_event = self._rests.get(group, (0, 0))
@@ -190,31 +210,27 @@ class ForkDetector(CountDetector):
         """What it counts."""
         return "fork", self.counts, self.length_s, self._grouping(), self.selection
 
-    def adder(self, window: EventWindow) -> Adder:
-        """Counts a fork by its time, the parent, and the tree that grew by it."""
-        if not self.choosy and self.scope in ("host", "subtree"):
-            return window.add
-        return lambda now_ns, parent, origin: self._counted(window.add, now_ns, parent, origin)
+    @property
+    def until(self) -> Literal["exec", "exit"] | None:
+        """What of the child takes back that its fork was counted."""
+        if self.counts == "all":
+            return None
+        return "exec" if self.counts == "bare" else "exit"
 
-    def remover(self, window: EventWindow) -> Adder:
-        """Takes a fork back, likewise."""
+    def grouping(self) -> Callable[[Process | None, Process | None], Any] | None:
+        """The group of a fork by its parent and the tree that grew; None if that is the tree."""
         if not self.choosy and self.scope in ("host", "subtree"):
-            return window.take_back
-        return lambda now_ns, parent, origin: self._counted(
-            window.take_back, now_ns, parent, origin
-        )
+            return None
+        return self._group_of
 
-    def _counted(
-        self, add: Adder, now_ns: int, parent: Process | None, origin: Process | None
-    ) -> bool:
+    def _group_of(self, parent: Process | None, origin: Process | None) -> Any:
         if not self.chooses(parent):
-            return False
-        group: Hashable = origin
+            return NOT_CHOSEN
         if self.scope == "process":
-            group = parent
-        elif self.scope == "cgroup":
-            group = None if parent is None else parent.cgroup
-        return add(now_ns, parent, group)
+            return parent
+        if self.scope == "cgroup":
+            return None if parent is None else parent.cgroup
+        return origin
 
 
 @attrs.define(kw_only=True)
@@ -276,16 +292,8 @@ class EventDetector(CountDetector):
     kinds: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def count(
-        self,
-        window: EventWindow,
-        event: ProcessEvent,
-        now_ns: int,
-        process: Process,
-        parent: Process | None,
-        origin: Process | None,
-    ) -> bool:
-        """Take in an event: whom it happened to, who forked that, and which tree it is of."""
+    def counter(self, window: EventWindow) -> Counter:
+        """What takes in the events."""
 
 
 @attrs.define(kw_only=True)
@@ -294,26 +302,30 @@ class _Programs(EventDetector):
 
     scopes = ("host", "process", "subtree", "cgroup", "exe")
 
-    def add_program(
-        self,
-        window: EventWindow,
-        now_ns: int,
-        process: Process,
-        parent: Process | None,
-        origin: Process | None,
-    ) -> bool:
-        """Count a program; filters are about itself."""
-        if not self.chooses(process):
-            return False
-        starter = process if parent is None or process.again else parent
-        group: Hashable = origin or starter
-        if self.scope == "exe":
-            group = process.exe or process.comm
-        elif self.scope == "process":
-            group = starter
-        elif self.scope == "cgroup":
-            group = process.cgroup
-        return window.add(now_ns, starter, group)
+    def adder(self, window: EventWindow) -> Counter:
+        """What counts a program; filters are about itself."""
+        scope, chooses = self.scope, self.chooses if self.choosy else None
+        add = window.add
+
+        def count(
+            event: ProcessEvent,
+            now_ns: int,
+            process: Process,
+            parent: Process | None,
+            origin: Process | None,
+        ) -> bool:
+            if chooses is not None and not chooses(process):
+                return False
+            starter = process if parent is None or process.again else parent
+            if scope == "exe":
+                return add(now_ns, starter, process.exe or process.comm)
+            if scope == "process":
+                return add(now_ns, starter, starter)
+            if scope == "cgroup":
+                return add(now_ns, starter, process.cgroup)
+            return add(now_ns, starter, origin or starter)
+
+        return count
 
 
 @attrs.define(kw_only=True)
@@ -339,25 +351,29 @@ class ShortJobFlood(_Programs):
         """What it counts."""
         return super().stream, self.max_exec_duration_ms
 
-    def count(
-        self,
-        window: EventWindow,
-        event: ProcessEvent,
-        now_ns: int,
-        process: Process,
-        parent: Process | None,
-        origin: Process | None,
-    ) -> bool:
-        """Count what this is about."""
-        if not process.exec_ns:
-            return False
-        lasted_ns = event.ts_ns - process.exec_ns
-        if event.source == "polled":
-            # When it began is known better than when it was seen.
-            lasted_ns = event.duration_ns or lasted_ns
-        if lasted_ns > self.max_exec_duration_ms * 1e6:
-            return False
-        return self.add_program(window, now_ns, process, parent, origin)
+    def counter(self, window: EventWindow) -> Counter:
+        """What takes in the ends."""
+        add, longest_ns = self.adder(window), self.max_exec_duration_ms * 1e6
+
+        def count(
+            event: ProcessEvent,
+            now_ns: int,
+            process: Process,
+            parent: Process | None,
+            origin: Process | None,
+        ) -> bool:
+            began_ns = process.exec_ns
+            if not began_ns:
+                return False
+            lasted_ns = event.ts_ns - began_ns
+            if event.source == "polled":
+                # When it began is known better than when it was seen.
+                lasted_ns = event.duration_ns or lasted_ns
+            if lasted_ns > longest_ns:
+                return False
+            return add(event, now_ns, process, parent, origin)
+
+        return count
 
     def _message(self, events: int) -> str:
         longest = f"{self.max_exec_duration_ms:g} ms"
@@ -400,25 +416,28 @@ class ExecRate(_Programs):
         """What it counts."""
         return super().stream, self.regex, id(self)  # The lifetimes are its own.
 
-    def count(
-        self,
-        window: EventWindow,
-        event: ProcessEvent,
-        now_ns: int,
-        process: Process,
-        parent: Process | None,
-        origin: Process | None,
-    ) -> bool:
-        """Count what this is about."""
-        if event.kind == "exit" and not process.exec_ns:
+    def counter(self, window: EventWindow) -> Counter:
+        """What takes in beginnings and ends."""
+        add, search = self.adder(window), self.regex.search
+
+        def count(
+            event: ProcessEvent,
+            now_ns: int,
+            process: Process,
+            parent: Process | None,
+            origin: Process | None,
+        ) -> bool:
+            if event.kind == "exit" and not process.exec_ns:
+                return False
+            if not search(command_line(process)):
+                return False
+            if event.kind == "exec":
+                return add(event, now_ns, process, parent, origin)
+            if self.chooses(process):
+                self._lifetimes.append((now_ns, event.ts_ns - process.exec_ns))
             return False
-        if not self.regex.search(command_line(process)):
-            return False
-        if event.kind == "exec":
-            return self.add_program(window, now_ns, process, parent, origin)
-        if self.chooses(process):
-            self._lifetimes.append((now_ns, event.ts_ns - process.exec_ns))
-        return False
+
+        return count
 
     def look(self, window: EventWindow, now_ns: int) -> Finding | None:
         """Judge the window, when the jobs of the last minute were brief."""
@@ -460,20 +479,23 @@ class CrashLoop(EventDetector):
         """What it counts."""
         return super().stream, self.ended_by
 
-    def count(
-        self,
-        window: EventWindow,
-        event: ProcessEvent,
-        now_ns: int,
-        process: Process,
-        parent: Process | None,
-        origin: Process | None,
-    ) -> bool:
-        """Count what this is about."""
-        if not self._failed(event) or not self.chooses(process):
-            return False
-        group = process.cgroup if self.scope == "cgroup" else process.exe or process.comm
-        return window.add(now_ns, process, group or None)
+    def counter(self, window: EventWindow) -> Counter:
+        """What takes in the ends."""
+        failed, by_cgroup = self._failed, self.scope == "cgroup"
+
+        def count(
+            event: ProcessEvent,
+            now_ns: int,
+            process: Process,
+            parent: Process | None,
+            origin: Process | None,
+        ) -> bool:
+            if not failed(event) or not self.chooses(process):
+                return False
+            group = process.cgroup if by_cgroup else process.exe or process.comm
+            return window.add(now_ns, process, group or None)
+
+        return count
 
     def _failed(self, event: ProcessEvent) -> bool:
         if self.ended_by == "any" or (event.exit_code is None and event.signal is None):
@@ -484,8 +506,8 @@ class CrashLoop(EventDetector):
 
     def _finding(self, window: EventWindow, events: int, tree: Subtree | None) -> Finding | None:
         # The latest to crash is the executable's; the tree would be that of who restarts it.
-        if window.actor is not None:
-            tree = Subtree(events, window.actor, events)
+        if window.entry.actor is not None:
+            tree = Subtree(events, window.entry.actor, events)
         return super()._finding(window, events, tree)
 
 
@@ -505,20 +527,23 @@ class OomKill(EventDetector):
     def __attrs_post_init__(self) -> None:
         self.length_s, self.limit = self.window_seconds, self.threshold
 
-    def count(
-        self,
-        window: EventWindow,
-        event: ProcessEvent,
-        now_ns: int,
-        process: Process,
-        parent: Process | None,
-        origin: Process | None,
-    ) -> bool:
-        """Count what this is about."""
-        if not self.chooses(process):
-            return False
-        group = (event.cgroup or process.cgroup or "") if self.scope == "cgroup" else process
-        return window.add(now_ns, process, group)
+    def counter(self, window: EventWindow) -> Counter:
+        """What takes in the victims."""
+        by_cgroup = self.scope == "cgroup"
+
+        def count(
+            event: ProcessEvent,
+            now_ns: int,
+            process: Process,
+            parent: Process | None,
+            origin: Process | None,
+        ) -> bool:
+            if not self.chooses(process):
+                return False
+            group = (event.cgroup or process.cgroup or "") if by_cgroup else process
+            return window.add(now_ns, process, group)
+
+        return count
 
     def count_killed(self, window: EventWindow, now_ns: int, cgroup: str, killed: int) -> bool:
         """Take in what only the counter of a cgroup tells."""
@@ -527,6 +552,6 @@ class OomKill(EventDetector):
         return window.add(now_ns, None, cgroup if self.scope == "cgroup" else None, killed)
 
     def _finding(self, window: EventWindow, events: int, tree: Subtree | None) -> Finding | None:
-        if window.actor is not None:
-            tree = Subtree(events, window.actor, events)
+        if window.entry.actor is not None:
+            tree = Subtree(events, window.entry.actor, events)
         return super()._finding(window, events, tree)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -20,8 +22,9 @@ from linnix_core import (
 )
 from linnix_plugin_rules.counting import (
     NEVER,
-    Adder,
+    NOT_CHOSEN,
     CountDetector,
+    Counter,
     EventDetector,
     ForkDetector,
     OomKill,
@@ -29,7 +32,7 @@ from linnix_plugin_rules.counting import (
 from linnix_plugin_rules.detector import Detector, Finding
 from linnix_plugin_rules.memory import MemoryLeft, RssGrowth
 from linnix_plugin_rules.pressure import Groups, PressureDetector
-from linnix_plugin_rules.rounds import Round, RoundDetector
+from linnix_plugin_rules.rounds import Machine, Round, RoundDetector
 from linnix_plugin_rules.templates import Template
 from linnix_plugin_rules.tree import MAX_PROCESSES, Process, Tree
 from linnix_plugin_rules.windows import EventWindow
@@ -44,6 +47,12 @@ ROUND_NS = 500_000_000
 
 #: Pairs of rule and subject whose last alert is remembered.
 MAX_COOLDOWNS = 8_192
+
+#: Forks that are noted and not counted yet.
+MAX_BIRTHS = 1024
+
+#: Where fewer than these could make a rule look, as many are counted one by one.
+HURRY = 32
 
 #: Cgroups that are judged together, and victims of which a counter will tell once more.
 MAX_GROUPS = 8_192
@@ -102,11 +111,18 @@ class Engine:
         self._kills: OrderedDict[str, int] = OrderedDict()
         self._killed: dict[str, int] = {}
         self._left = MemoryLeft()
+        self._host = Machine()
+        #: Forks that are not counted yet: when, the child, who forked, and the tree that grew.
+        self._births: list[tuple[int, Process, Process | None, Process | None]] = []
+        self._patience: float = 0
+        self._hurry = 0
         rules, self._rules, self._streams = self._rules, (), {}
         self.use(rules)
 
     def use(self, rules: Sequence[Rule]) -> None:
         """Go on with these rules; those that detect the same as before lose nothing."""
+        if self._births:
+            self._count_births()
         known = {rule.name: rule.detector for rule in self._rules}
         kept: list[Rule] = []
         for rule in rules:
@@ -125,9 +141,8 @@ class Engine:
                 stream = self._streams.get(detector.stream)
                 if stream is None:
                     former = before.get(detector.stream)
-                    removable = isinstance(detector, ForkDetector) and detector.counts != "all"
-                    window = EventWindow(detector.length_s, removable=removable)
-                    window = former.window if former else window
+                    until = detector.until if isinstance(detector, ForkDetector) else None
+                    window = former.window if former else EventWindow(detector.length_s, until)
                     stream = self._streams[detector.stream] = _Stream(window)
                 stream.rules.append((rule, detector))
             elif isinstance(detector, RoundDetector):
@@ -136,34 +151,31 @@ class Engine:
                     detector.left = self._left
             elif isinstance(detector, PressureDetector):
                 self._group_rules.append((rule, detector))
-        self._forks: list[tuple[Adder, _Stream]] = []
-        #: How an exec or an exit takes the fork back, where it is as young as that.
-        self._taken_back: dict[str, list[tuple[int, Adder]]] = {"exec": [], "exit": []}
-        self._counted: dict[str, list[tuple[EventDetector, _Stream]]] = {
-            kind: [] for kind in ("exec", "exit", "oom")
-        }
+        self._forks: list[tuple[EventWindow, str | None, Callable[..., Any] | None, _Stream]] = []
+        counted: dict[str, list[tuple[Counter, _Stream]]] = {"exec": [], "exit": [], "oom": []}
         self._victims: list[tuple[OomKill, _Stream]] = []
         for stream in self._streams.values():
             counter, window = stream.rules[0][1], stream.window
-            window.limit = min(detector.limit for _, detector in stream.rules)
+            limits = [detector.limit for _, detector in stream.rules]
+            window.limit, window.highest = min(limits), math.ceil(max(limits))
             window.grouped = all(detector.scope != "host" for _, detector in stream.rules)
+            window.look_at = window.look_ns = 0
             if isinstance(counter, ForkDetector):
-                self._forks.append((counter.adder(window), stream))
-                if counter.counts != "all":
-                    kind = "exec" if counter.counts == "bare" else "exit"
-                    taken = window.length_ns, counter.remover(window)
-                    self._taken_back[kind].append(taken)
+                self._forks.append((window, counter.until, counter.grouping(), stream))
             elif isinstance(counter, EventDetector):
+                count = counter.counter(window)
                 for kind in counter.kinds:
-                    self._counted[kind].append((counter, stream))
+                    counted[kind].append((count, stream))
             if isinstance(counter, OomKill):
                 self._victims.append((counter, stream))
+        self._execs, self._exits, self._ooms = counted.values()
+        self._be_patient()
         self._has_rounds = bool(self._round_rules or self._group_rules)
 
     def handle(self, records: Iterable[Record]) -> list[Alert]:
         """The alerts that these records give rise to, in order."""
         alerts: list[Alert] = []
-        tree, now_ns = self.tree, self._now_ns
+        now_ns, ends_ns = self._now_ns, self._ends_ns
         for record in records:
             if type(record) is Loss:
                 continue  # it is of the agent's time, not of what is played back
@@ -172,68 +184,142 @@ class Engine:
                 self._now_ns = now_ns = ts_ns
             elif ts_ns < now_ns - CLOCK_SET_BACK_NS:
                 self._start(ts_ns)
-                now_ns = ts_ns
-            if ts_ns >= self._ends_ns:
+                now_ns, ends_ns = ts_ns, self._ends_ns
+            if ts_ns >= ends_ns:
                 alerts += self._judge_round()
                 alerts += self._judge_groups()
+                ends_ns = self._ends_ns
             if type(record) is ProcessEvent:
                 kind = record.kind
                 if kind == "fork":
-                    parent, origin = tree.fork(record)
-                    for add, stream in self._forks:
-                        if add(now_ns, parent, origin):
-                            alerts += self._look(stream, now_ns)
-                elif kind != "seen":
-                    alerts += self._event(record, now_ns)
+                    found = self._fork(record, now_ns)
+                elif kind == "exec":
+                    found = self._exec(record, now_ns)
+                elif kind == "exit":
+                    found = self._exit(record, now_ns)
+                elif kind == "oom":
+                    found = self._oom(record, now_ns)
                 else:
-                    tree.learn(record)
-            elif type(record) is ProcessSample:
-                alerts += self._sample(record)
-            elif type(record) is CgroupSample:
-                alerts += self._group(record)
-            elif type(record) is SystemSample:
-                alerts += self._machine(record)
+                    self.tree.learn(record)
+                    continue
+            else:
+                if type(record) is ProcessSample:
+                    found = self._sample(record)
+                elif type(record) is CgroupSample:
+                    found = self._group(record)
+                elif type(record) is SystemSample:
+                    found = self._machine(record)
+                else:
+                    continue
+                ends_ns = self._ends_ns
+            if found is not None:
+                alerts += found
         return alerts
 
     # --- events -----------------------------------------------------------------------
 
-    def _event(self, event: ProcessEvent, now_ns: int) -> list[Alert]:
-        """An exec, an exit or a victim of the OOM killer."""
-        kind, tree = event.kind, self.tree
-        process = tree.find(event)
-        if kind == "exec":
-            first = process is None or not process.exec_ns
-            process = tree.learn(event, process)
-        elif process is None:
-            if kind == "exit":
-                return []
-            process = tree.learn(event)
-        parent, origin = process.forker or process.parent, process.grown
-        born_ns = process.born_ns
-        if kind == "exit":
-            first = True
-            tree.exit(process, now_ns)
-        elif kind == "oom":
-            first = False
-            self._note_victim(event.cgroup or process.cgroup)
-        if first:
-            for length_ns, take_back in self._taken_back[kind]:
-                if now_ns - born_ns < length_ns:
-                    take_back(born_ns, parent, origin)
-        alerts: list[Alert] = []
-        for counter, stream in self._counted[kind]:
-            if counter.count(stream.window, event, now_ns, process, parent, origin):
-                alerts += self._look(stream, now_ns)
+    def _fork(self, event: ProcessEvent, now_ns: int) -> list[Alert] | None:
+        """Note a fork. It is counted at once only where that could make a rule look."""
+        child = self.tree.fork(event)
+        self._births.append((now_ns, child, child.forker, child.grown))
+        if len(self._births) >= self._patience or now_ns >= self._wake_ns:
+            return self._count_births()
+        return None
+
+    def _count_births(self) -> list[Alert] | None:
+        """Count the forks that were noted; most of them need not be taken back any more."""
+        alerts: list[Alert] | None = None
+        for now_ns, child, parent, origin in self._births:
+            counted = []
+            for window, until, group_of, stream in self._forks:
+                if (until == "exec" and child.exec_ns) or (until == "exit" and not child.alive):
+                    window.ever += 1
+                    window.gone += 1
+                    continue
+                group = origin if group_of is None else group_of(parent, origin)
+                if group is not NOT_CHOSEN:
+                    if window.add(now_ns, parent, group):
+                        alerts = self._look(stream, now_ns, alerts)
+                    counted.append(window.entry)
+            if child.alive:
+                child.counted = counted
+        self._births.clear()
+        self._hurry -= 1
+        if self._hurry <= 0:
+            self._be_patient()
         return alerts
 
-    def _look(self, stream: _Stream, now_ns: int) -> list[Alert]:
-        alerts: list[Alert] = []
+    def _be_patient(self) -> None:
+        """Find out how many forks it takes at least until a rule has to look."""
+        patience: float = MAX_BIRTHS
+        wake_ns = NEVER
+        for window, until, group_of, stream in self._forks:
+            if until is None or group_of is not None:
+                patience = 0  # What decides is how things are at the fork.
+                break
+            for _, detector in stream.rules:
+                events, until_ns = detector.patience(window)
+                patience, wake_ns = min(patience, events), min(wake_ns, until_ns)
+        # To find this out takes longer than to count a few.
+        self._patience, self._hurry = (patience, 0) if patience > HURRY else (0, HURRY)
+        self._wake_ns = wake_ns
+
+    def _exec(self, event: ProcessEvent, now_ns: int) -> list[Alert] | None:
+        process = self.tree.exec(event)
+        if not process.again:
+            for entry in process.counted:
+                entry.take_back("exec")
+        if not self._execs:
+            return None
+        parent = process.forker or process.parent
+        return self._count(self._execs, event, now_ns, process, parent, process.grown)
+
+    def _exit(self, event: ProcessEvent, now_ns: int) -> list[Alert] | None:
+        process = self.tree.find(event)
+        if process is None:
+            return None
+        parent, origin = process.forker or process.parent, process.grown
+        self.tree.exit(process, now_ns)
+        alerts: list[Alert] | None = None
+        for count, stream in self._exits:
+            if count(event, now_ns, process, parent, origin):
+                alerts = self._look(stream, now_ns, alerts)
+        return alerts
+
+    def _oom(self, event: ProcessEvent, now_ns: int) -> list[Alert] | None:
+        process = self.tree.find(event) or self.tree.learn(event)
+        self._note_victim(event.cgroup or process.cgroup)
+        parent = process.forker or process.parent
+        return self._count(self._ooms, event, now_ns, process, parent, process.grown)
+
+    def _count(
+        self,
+        counters: Sequence[tuple[Counter, _Stream]],
+        event: ProcessEvent,
+        now_ns: int,
+        process: Process,
+        parent: Process | None,
+        origin: Process | None,
+    ) -> list[Alert] | None:
+        alerts: list[Alert] | None = None
+        for count, stream in counters:
+            if count(event, now_ns, process, parent, origin):
+                alerts = self._look(stream, now_ns, alerts)
+        return alerts
+
+    def _look(self, stream: _Stream, now_ns: int, alerts: list[Alert] | None = None) -> list[Alert]:
+        """Judge a window that may hold enough, and add what comes of it."""
+        alerts = [] if alerts is None else alerts
         window = stream.window
         for rule, detector in stream.rules:
             finding = detector.look(window, now_ns) if window.total >= detector.limit else None
             if finding is not None:
                 alerts += self._alerts(rule, [finding], now_ns)
                 detector.rest(window, self._silent_until(rule, finding))
+        if not window.grouped:
+            next_looks = [detector.look_next for _, detector in stream.rules]
+            window.look_at = min(at for at, _ in next_looks)
+            window.look_ns = min(ns for _, ns in next_looks)
         return alerts
 
     def _note_victim(self, cgroup: str | None) -> None:
@@ -277,6 +363,7 @@ class Engine:
 
     def _machine(self, sample: SystemSample) -> list[Alert]:
         self._left.learn(sample)
+        self._host.learn(sample)
         alerts: list[Alert] = []
         if sample.ts_ns == self._round_ns and self._round:
             # A collector that measures the machine in the same poll does so last.
@@ -287,7 +374,7 @@ class Engine:
         alerts: list[Alert] = []
         if not self._round:
             return alerts
-        samples, self._round = Round(self._round_ns, self._round), {}
+        samples, self._round = Round(self._round_ns, self._round, self._host), {}
         self._ends_ns = self._groups_ns + ROUND_NS if self._groups else NEVER
         self._latest = samples if self._group_rules else None
         for rule, detector in self._round_rules:

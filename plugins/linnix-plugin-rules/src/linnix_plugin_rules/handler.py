@@ -30,7 +30,7 @@ class RulesConfig:
     )
     reload: bool = attrs.field(
         default=True,
-        metadata={"help": "read the file again when it has changed"},
+        metadata={"help": "read the file again when it has changed, not only on SIGHUP"},
     )
 
 
@@ -47,6 +47,8 @@ class RulesHandler:
         self._clock = context.clock
         self._trouble = ""
         self._looked = self._clock.monotonic()
+        #: Read in another thread, and used in that of the records.
+        self._next: RuleFile | None = None
         # Before it is read: what is written meanwhile is read once more.
         self._mark = self._look()
         try:
@@ -70,6 +72,22 @@ class RulesHandler:
         self._reload_if_changed()
 
     @hookimpl
+    def linnix_reload(self) -> None:
+        """Read the file again, changed or not; the records that come next are judged by it.
+
+        Raises `RuleFileError` where it cannot be used: the rules as they were go on.
+        """
+        if self._path is None:
+            return
+        self._mark = self._look()
+        try:
+            self._next = read_rules(self._path)
+        except RuleFileError as error:
+            self._trouble = _sentence(error)
+            raise
+        self._trouble = ""
+
+    @hookimpl
     def linnix_health(self) -> Health:
         """Degraded while a changed file cannot be used: the rules before go on."""
         limits = []
@@ -84,6 +102,9 @@ class RulesHandler:
     # --- inside -----------------------------------------------------------------------
 
     def _reload_if_changed(self) -> None:
+        if (file := self._next) is not None:
+            self._next = None
+            self._use(file)
         now = self._clock.monotonic()
         if not self._watches or now - self._looked < LOOK_EVERY_S:
             return

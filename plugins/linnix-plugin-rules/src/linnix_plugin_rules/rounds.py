@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import attrs
 
-from linnix_core import Evidence, ProcessSample, printable
+from linnix_core import Evidence, ProcessSample, SystemSample, printable
 from linnix_plugin_rules.detector import (
     Detector,
     Finding,
@@ -41,43 +43,83 @@ MEGABYTE = 1_000_000
 #: Nanoseconds that a child may have been dead before it is waited for.
 WAITED_NS = 200_000_000
 
+#: Rounds that tell how many processes want to run, and the CPU (%) that is too little to tell of.
+READY_ROUNDS = 5
+LEAST_CPU = 25.0
+
 #: By how much memory may differ, at most, while nothing happens: the kernel's own counters
 #: are off by that much.
 STEADY_BYTES, STEADY_SHARE = 2**19, 0.005
-
-
-def _rate(sample: ProcessSample, *amounts: int | None) -> float | None:
-    known = [amount for amount in amounts if amount is not None]
-    return sum(known) * 1e9 / sample.interval_ns if known and sample.interval_ns else None
 
 
 #: What can be measured of one process; None is not known.
 MEASURES: dict[str, Callable[[ProcessSample], float | None]] = {
     "cpu": lambda sample: sample.cpu_percent,
     "rss": lambda sample: sample.rss_bytes,
-    "io": lambda sample: _rate(sample, sample.read_bytes, sample.write_bytes),
-    "read": lambda sample: _rate(sample, sample.read_bytes),
-    "written": lambda sample: _rate(sample, sample.write_bytes),
+    "ready": lambda sample: sample.state == "R",
     "threads": lambda sample: sample.threads,
     "fds": lambda sample: sample.fds,
 }
 
 
-#: Those that the kernel adds to the parent's when a process has been waited for.
-STORAGE = frozenset({"io", "read", "written"})
+#: What was moved to or from storage, of what was read and written.
+STORAGE: dict[str, Callable[[int, int], int]] = {
+    "io": lambda read, written: read + written,
+    "read": lambda read, written: read,
+    "written": lambda read, written: written,
+}
 
 
-def _inherited(process: Process, sample: ProcessSample) -> bool:
-    """Whether what it read and wrote may be that of a child, which was counted already."""
-    return process.bereft_ns > sample.ts_ns - sample.interval_ns - WAITED_NS
+def _moved(process: Process, sample: ProcessSample) -> tuple[int, int]:
+    """What it read and wrote, and what children did that have ended without being seen to."""
+    read, written = sample.read_bytes or 0, sample.write_bytes or 0
+    if read or written:
+        before = process.moved or (0, 0)
+        process.moved = before[0] + read, before[1] + written
+    if process.inherits is not None:
+        seen_read, seen_written = process.inherits
+        late = process.bereft_ns > sample.ts_ns - WAITED_NS
+        left = max(seen_read - read, 0), max(seen_written - written, 0)
+        process.inherits = left if late and any(left) else None
+        read, written = max(read - seen_read, 0), max(written - seen_written, 0)
+    return read, written
+
+
+class Machine:
+    """What the machine has, and how long work on it waits, by its latest sample."""
+
+    def __init__(self) -> None:
+        self.cpus = 1
+        #: The share (%) of the latest interval in which some work waited for storage.
+        self.waiting = 0.0
+        self._stalled: tuple[int, int] | None = None
+
+    def learn(self, sample: SystemSample) -> None:
+        """Take in a sample of the machine."""
+        self.cpus = sample.cpus or 1
+        if sample.psi_io is None:
+            return
+        before, now = self._stalled, (sample.ts_ns, sample.psi_io.some_total_us)
+        self._stalled = now
+        if before is not None and now[0] > before[0]:
+            share = (now[1] - before[1]) * 1e5 / (now[0] - before[0])
+            self.waiting = min(max(share, sample.psi_io.some_avg10, 0.0), 100.0)
 
 
 class Round:
     """All samples of one moment, and what these processes used, alone and together."""
 
-    def __init__(self, ts_ns: int, samples: Mapping[Process, ProcessSample]) -> None:
+    def __init__(
+        self, ts_ns: int, samples: Mapping[Process, ProcessSample], machine: Machine
+    ) -> None:
         self.ts_ns = ts_ns
+        self.machine = machine
         self._samples = samples
+        self._storage = {
+            process: _moved(process, sample)
+            for process, sample in samples.items()
+            if sample.read_bytes is not None or sample.write_bytes is not None
+        }
         self._own: dict[str, Mapping[Process, float]] = {}
         self._sums: dict[str, Mapping[Process, float]] = {}
 
@@ -89,13 +131,24 @@ class Round:
     def own(self, measure: str) -> Mapping[Process, float]:
         """What each process used alone, where that is known and not nothing."""
         if measure not in self._own:
-            self._own[measure] = self._zombies() if measure == "zombies" else {
-                process: amount
-                for process, sample in self._samples.items()
-                if (amount := MEASURES[measure](sample))
-                and not (measure in STORAGE and _inherited(process, sample))
-            }  # fmt: skip
+            self._own[measure] = self._measure(measure)
         return self._own[measure]
+
+    def _measure(self, measure: str) -> Mapping[Process, float]:
+        if measure == "zombies":
+            return self._zombies()
+        if measure in STORAGE:
+            of = STORAGE[measure]
+            return {
+                process: of(*moved) * 1e9 / interval_ns
+                for process, moved in self._storage.items()
+                if of(*moved) and (interval_ns := self._samples[process].interval_ns)
+            }
+        return {
+            process: amount
+            for process, sample in self._samples.items()
+            if (amount := MEASURES[measure](sample))
+        }
 
     def amounts(self, measure: str, of: Detector) -> Mapping[Any, float]:
         """The same by process, subtree, cgroup, or for the host, as the detector's scope says."""
@@ -210,11 +263,12 @@ class _Use(RoundDetector):
         self._timers = {}
 
     def on_round(self, samples: Round) -> Sequence[Finding]:
-        now_ns, limit = samples.ts_ns, self.threshold * self.units
+        now_ns = samples.ts_ns
         amounts = samples.amounts(self.measured, self)
+        exceeds = self._judge(samples)
         before, self._timers = self._timers, {}
         for each, amount in amounts.items():
-            if amount > limit and (not isinstance(each, Process) or samples.lived(each)):
+            if exceeds(each, amount) and (not isinstance(each, Process) or samples.lived(each)):
                 self._timers[each] = self._timer(before.get(each), each, samples)
         lasting: list[Any] = [
             each
@@ -226,6 +280,11 @@ class _Use(RoundDetector):
         if self.scope == "subtree":
             lasting = deepest(dict.fromkeys(lasting))
         return [self._finding(samples, each, amounts[each]) for each in lasting]
+
+    def _judge(self, samples: Round) -> Callable[[Any, float], bool]:
+        """What says of each, and what it used, whether that is above the limit."""
+        limit = self.threshold * self.units
+        return lambda each, amount: amount > limit
 
     def _timer(self, before: _Timer | None, each: Any, samples: Round) -> _Timer:
         rss, active = 0.0, False
@@ -289,6 +348,27 @@ class SubtreeCpu(_Use):
     duration: float = key(seconds)
     steady: bool = key(flag, False)
 
+    #: How many processes of the machine ran or were ready to, in the latest rounds.
+    _ready: deque[int] = attrs.field(
+        factory=lambda: deque(maxlen=READY_ROUNDS), init=False, eq=False, repr=False
+    )
+
+    def start(self) -> None:
+        super().start()
+        self._ready.clear()
+
+    def _judge(self, samples: Round) -> Callable[[Any, float], bool]:
+        limit = self.threshold
+        if not self.steady:
+            return super()._judge(samples)
+        self._ready.append(len(samples.own("ready")))
+        share = samples.machine.cpus / max(statistics.median(self._ready), 1)
+        if share >= 1:
+            return super()._judge(samples)
+        ready = samples.amounts("ready", self)
+        less = max(limit * share, LEAST_CPU)
+        return lambda each, amount: amount > limit or (amount > less and ready.get(each, 0) > 0)
+
     def _describe(self, amount: float) -> str:
         steady = ", and nothing else," if self.steady else ""
         return f"CPU: {amount:.0f} % of one core, above {self.threshold:g} %{steady}"
@@ -320,6 +400,12 @@ class IoRate(_Use):
     threshold: float = key(positive_number)
     duration: float = key(seconds)
     direction: Literal["both", "read", "write"] = key(one_of("both", "read", "write"), "both")
+    waiting_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
+
+    def _judge(self, samples: Round) -> Callable[[Any, float], bool]:
+        if samples.machine.waiting < self.waiting_pct:
+            return lambda each, amount: False
+        return super()._judge(samples)
 
     @property
     def measured(self) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from linnix_core import CLASSES, SEVERITIES
+from linnix_core import CLASSES, SEVERITIES, LinnixError
 from linnix_plugin_rules.detector import Detector, Scope, number
 from linnix_plugin_rules.detectors import DETECTORS
 from linnix_plugin_rules.engine import Rule
@@ -46,8 +46,10 @@ FILTERS: dict[str, Callable[[object], Any]] = {
 }
 
 
-class RuleFileError(ValueError):
+class RuleFileError(LinnixError):
     """The rules cannot be used; ``mistakes`` holds all of them in the order of their lines."""
+
+    exit_code = 2
 
     def __init__(self, source: str, mistakes: Iterable[Mistake]) -> None:
         self.source = source

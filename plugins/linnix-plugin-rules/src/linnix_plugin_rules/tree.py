@@ -6,8 +6,7 @@ same one. Its memory has a hard bound.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
@@ -56,9 +55,11 @@ class Process:
     comm: str
     exe: str | None
     cgroup: str | None
-    #: When it was forked, if that was seen, and into which tree (`Tree.fork`).
+    #: When it was forked, if that was seen, by whom, and the origin of the tree that grew by
+    #: this (`Tree.fork`); the latter two until it ends.
     born_ns: int = 0
-    origin: Process | None = None
+    forker: Process | None = None
+    grown: Process | None = None
     alive: bool = True
     #: Whether it has forked or been sampled since room was last made.
     active: bool = False
@@ -67,10 +68,13 @@ class Process:
     #: When it last started another program, and whether it had done so before.
     exec_ns: int = 0
     again: bool = False
-    #: Who forked it, and the origin of the tree that grew by this, until it ends.
-    forker: Process | None = None
-    grown: Process | None = None
-    #: When a child of it ended last: whoever waits for one inherits what that read and wrote.
+    #: Where its fork was counted (`EventWindow.entry`), until it ends.
+    counted: Sequence[Any] = ()
+    #: What it was seen to read and write. Whoever waits for it inherits all that it moved, so this
+    #: much has been counted by then.
+    moved: tuple[int, int] | None = None
+    #: The same of children that have ended, and when the last of them did.
+    inherits: tuple[int, int] | None = None
     bereft_ns: int = 0
 
     @property
@@ -101,22 +105,35 @@ class Tree:
     def __init__(self, limit: int = MAX_PROCESSES) -> None:
         self._limit = limit
         self._live: dict[int, Process] = {}
-        self._ended: OrderedDict[int, tuple[int | None, Process | None]] = OrderedDict()
+        #: Start and parent of those that ended, and of those before; the older go at once.
+        self._ended: dict[int, tuple[int | None, Process | None]] = {}
+        self._ended_before: dict[int, tuple[int | None, Process | None]] = {}
         self.evicted = 0
 
     def __len__(self) -> int:
         return len(self._live)
 
-    def fork(self, event: ProcessEvent) -> tuple[Process | None, Process | None]:
-        """Add a child; who forked it, and the origin of the tree that grew by this.
+    def fork(self, event: ProcessEvent) -> Process:
+        """Add a child; it knows who forked it, and the origin of the tree that grew by this.
 
         A process that forks while it is young acts for the tree that it was born into: so
         a fork bomb is one tree and a build is one, and the shells of a terminal are many.
         """
-        parent = self._find_parent(event)
+        live, pid, start_ns, ts_ns = self._live, event.pid, event.start_ns, event.ts_ns
+        boot_id, parent_ns = event.boot_id, event.parent_start_ns
+        parent = live.get(event.ppid)  # type: ignore[arg-type]  # None is no pid
+        if (
+            parent is None
+            or parent_ns is None
+            or parent.start_ns != parent_ns
+            or parent_ns > start_ns
+            or parent.pid == pid
+            or parent.boot_id != boot_id
+        ):
+            parent = self._find_parent(event)
         comm, exe, cgroup = event.comm, event.exe, event.cgroup
         uid, args = event.uid, event.args
-        origin = parent
+        origin = above = parent
         if parent is not None:
             # A fork copies its parent: what the event does not say is known from there.
             comm = comm or parent.comm
@@ -125,65 +142,88 @@ class Tree:
             uid = parent.uid if uid is None else uid
             args = parent.args if args is None else args
             parent.active = True
-            if parent.origin is not None and event.ts_ns - parent.born_ns < YOUNG_NS:
-                origin = parent.origin
-        pid, live = event.pid, self._live
+            if (
+                ts_ns - parent.born_ns < YOUNG_NS
+                and parent.grown is not None
+                and parent.parent is not None
+            ):
+                origin = parent.grown
+            if parent.pid <= 2 and _apart(pid, parent):
+                above = None
         if pid in live:
-            child = self._find(event)
+            child = self.find(event)
             if child is not None:
-                child.born_ns, child.origin = event.ts_ns, origin
-                child.forker, child.grown = parent, origin
+                child.born_ns, child.forker, child.grown = ts_ns, parent, origin
                 self._fill(child, event, parent)
-                return parent, origin
+                return child
             self._bury(live.pop(pid))
         elif len(live) >= self._limit:
             self._make_room()
-        above, into = parent, origin
-        if parent is not None and parent.pid <= 2 and _apart(pid, parent):
-            above = into = None
-        live[pid] = Process(
-            event.boot_id, pid, event.start_ns, above, comm, exe, cgroup, event.ts_ns, into,
-            True, False, uid, args, 0, False, parent, origin,
+        child = live[pid] = Process(
+            boot_id, pid, start_ns, above, comm, exe, cgroup, ts_ns, parent, origin,
+            True, False, uid, args,
         )  # fmt: skip
-        return parent, origin
+        return child
 
-    def learn(self, event: ProcessEvent, process: Process | None = None) -> Process:
-        """Take in a process that was already there, or has a new image; pass it if known."""
-        process = process or self._find(event)
+    def learn(self, event: ProcessEvent) -> Process:
+        """Take in a process that was already there."""
+        process = self.find(event)
         if process is None:
             process = Process(event.boot_id, event.pid, event.start_ns, None, "", None, None)
             self._insert(process)
-        if event.kind == "exec":
-            process.comm, process.exe = event.comm or process.comm, event.exe
-            process.cgroup = event.cgroup or process.cgroup
-            process.uid = process.uid if event.uid is None else event.uid
-            process.args = event.args
-            process.again = process.exec_ns != 0
-            process.exec_ns = event.ts_ns
         if process.parent is None:
             self._fill(process, event, self._find_parent(event))
         return process
 
-    def find(self, event: ProcessEvent) -> Process | None:
-        """The living process that an event is about."""
-        return self._find(event)
+    def exec(self, event: ProcessEvent) -> Process:
+        """Give a process, known or not, a new image."""
+        process = self._live.get(event.pid)
+        if (
+            process is None
+            or process.start_ns != event.start_ns
+            or process.boot_id != event.boot_id
+        ):
+            process = self.find(event) or self.learn(event)
+        process.comm, process.exe = event.comm or process.comm, event.exe
+        process.cgroup = event.cgroup or process.cgroup
+        process.uid = process.uid if event.uid is None else event.uid
+        process.args = event.args
+        process.again = process.exec_ns != 0
+        process.exec_ns = event.ts_ns
+        if process.parent is None:
+            self._fill(process, event, self._find_parent(event))
+        return process
 
-    def exit(self, process: Process, ts_ns: int) -> None:
+    def exit(self, process: Process, now_ns: int) -> None:
         """Let a living process go."""
         del self._live[process.pid]
-        if process.parent is not None:
-            process.parent.bereft_ns = ts_ns
+        moved, parent = process.moved, process.parent
+        if moved is not None and parent is not None:
+            read, written = parent.inherits or (0, 0)
+            parent.inherits = read + moved[0], written + moved[1]
+            parent.bereft_ns = now_ns
         self._bury(process)
+        if len(self._ended) >= MAX_ENDED // 2:
+            self._ended_before, self._ended = self._ended, {}
         self._ended[process.pid] = process.start_ns, process.parent
-        if len(self._ended) > MAX_ENDED:
-            self._ended.popitem(last=False)
+
+    def find(self, record: ProcessEvent | ProcessSample) -> Process | None:
+        """The living process that a record is about."""
+        process = self._live.get(record.pid)
+        if process is None or process.boot_id != record.boot_id:
+            return None
+        if process.start_ns is None:
+            process.start_ns = record.start_ns
+        return process if process.start_ns == record.start_ns else None
 
     def sampled(self, sample: ProcessSample) -> Process:
         """The process that was measured."""
-        process = self._find(sample)
+        process = self.find(sample)
         if process is None:
             process = Process(sample.boot_id, sample.pid, sample.start_ns, None, "", None, None)
-            start_ns, parent = self._ended.get(sample.pid, (None, None))
+            start_ns, parent = (
+                self._ended.get(sample.pid) or self._ended_before.get(sample.pid) or (None, None)
+            )
             if sample.state == "Z" or start_ns == sample.start_ns:
                 # Dead, and not waited for: it is not among the living.
                 process.parent = parent if start_ns == sample.start_ns else None
@@ -194,14 +234,6 @@ class Tree:
         process.cgroup = sample.cgroup or process.cgroup
         process.active = True
         return process
-
-    def _find(self, record: ProcessEvent | ProcessSample) -> Process | None:
-        process = self._live.get(record.pid)
-        if process is None or process.boot_id != record.boot_id:
-            return None
-        if process.start_ns is None:
-            process.start_ns = record.start_ns
-        return process if process.start_ns == record.start_ns else None
 
     def _find_parent(self, event: ProcessEvent) -> Process | None:
         """Who forked it, made up from what the event says if it was never heard of."""
@@ -263,7 +295,10 @@ class Tree:
     @staticmethod
     def _bury(process: Process) -> None:
         process.alive = False
-        process.origin = process.forker = process.grown = None
+        process.forker = process.grown = None
+        for entry in process.counted:
+            entry.take_back("exit")
+        process.counted = ()
         # A relay of processes that each fork and exit must not leave an endless chain of the
         # dead. The first of them stays: it is the one to name.
         parent = process.parent

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable, Iterable
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, Literal
+
+import attrs
 
 from linnix_plugin_rules.tree import Process, Subtree, heaviest
 
-__all__ = ["EventWindow"]
+__all__ = ["Entry", "EventWindow", "Group"]
 
 #: Steps in which time passes for a window: it never counts an event that is older than its
 #: length, and may miss one that is younger by less than a 250th of it.
@@ -20,126 +22,164 @@ TICKS = 250
 MAX_ENTRIES = 16_384
 
 
+@attrs.define(eq=False, weakref_slot=False)
+class Group:
+    """What is counted together: a tree, a cgroup, an executable …"""
+
+    key: Any
+    count: int = 0
+    #: Its latest entry.
+    entry: Entry | None = None
+
+
+@attrs.define(eq=False, weakref_slot=False)
+class Entry:
+    """How often one process did it within a tick; of no window once that has gone on."""
+
+    window: EventWindow | None
+    tick: int
+    actor: Process | None
+    group: Group
+    count: int = 0
+
+    def take_back(self, why: Literal["exec", "exit"]) -> None:
+        """Uncount one of its events, if they still count and this is why not to."""
+        window = self.window
+        if window is not None and window.until == why:
+            self.count -= 1
+            self.group.count -= 1
+            window.gone += 1
+
+
 class EventWindow:
     """A sliding window over events: ``total`` is exact however many there are.
 
-    Each event was done by an actor and counts for a group (the origin of a tree, a cgroup, an
-    executable …). If ``removable``, it can be taken back. Counting costs the same whatever
-    the number of processes and the depth of the tree. Finding the offender takes longer;
-    `add` says when there may be a reason to.
+    Each event was done by an actor and counts for a group; it can be taken back by its
+    ``entry``. Counting costs the same whatever the number of processes and the depth of the
+    tree. Finding the offender takes longer; `add` says when there may be a reason to.
     """
 
-    def __init__(self, seconds: float, *, removable: bool = False) -> None:
+    def __init__(self, seconds: float, until: Literal["exec", "exit"] | None = None) -> None:
+        #: What of a process takes back that it was counted.
+        self.until = until
         self.length_ns = int(seconds * 1e9)
         self._tick_ns = max(self.length_ns // TICKS, 1)
         self._tick = 0
         self._tick_ends_ns = 0
-        # Each is a tick, an actor, its group, and how often it did it.
-        self._entries: deque[list[Any]] = deque()
-        self._index: dict[Any, list[Any]] | None = {} if removable else None
-        #: Events by group.
-        self.by_group: dict[Hashable, int] = {}
-        self._last: object = self  # the actor of the latest entry, if that is of this tick
-        self._entry: list[Any] = []
-        #: Events in the window, less what was taken back.
-        self.total = 0
-        #: Events since the beginning.
-        self.ever = 0
-        #: The actor and the group of the latest event.
-        self.actor: Process | None = None
-        self.group: Hashable = None
+        self._entries: deque[Entry] = deque()
+        self._groups: dict[Hashable, Group] = {}
+        #: That of the latest event; of nobody at the beginning of a tick.
+        self.entry = self._nobody = Entry(None, 0, None, Group(self))
+        #: Events since the beginning, and those that do not count any more.
+        self.ever = self.gone = 0
         #: Below this total nobody wants to look; if ``grouped``, below this of one group.
         self.limit: float = math.inf
         self.grouped = False
+        #: No group has more events.
+        self.most = 0
+        #: If not ``grouped``: nobody looks once more above ``highest`` until as many events
+        #: have happened ever, or until this time.
+        self.highest: float = math.inf
+        self.look_at = 0
+        self.look_ns = 0
+
+    @property
+    def total(self) -> int:
+        """Events in the window, less what was taken back."""
+        return self.ever - self.gone
 
     @property
     def sampled(self) -> int:
         """Those of the total that a tree can be found from: all, unless there are very many."""
         if len(self._entries) < MAX_ENTRIES:
             return self.total
-        return self.total - self.by_group.get(None, 0)
+        return self.total - self.count_of(None)
 
-    def add(self, now_ns: int, actor: Process | None, group: Hashable, weight: int = 1) -> bool:
+    def count_most(self) -> int:
+        """Events of the group that has most."""
+        self.most = max([group.count for group in self._groups.values()], default=0)
+        return self.most
+
+    @property
+    def counts(self) -> Mapping[Hashable, int]:
+        """Events by group."""
+        return {key: group.count for key, group in self._groups.items() if group.count}
+
+    def count_of(self, key: Hashable) -> int:
+        """Events of one group."""
+        group = self._groups.get(key)
+        return 0 if group is None else group.count
+
+    def add(self, now_ns: int, actor: Process | None, key: Hashable, weight: int = 1) -> bool:
         """Count an event, and say whether it is worth a look; time never goes back."""
         if now_ns >= self._tick_ends_ns:
             self._advance(now_ns // self._tick_ns)
-        self.total += weight
-        self.ever += weight
+        entry = self.entry
+        group = entry.group
+        if entry.actor is not actor or group.key is not key:
+            entry = self._enter(actor, key)
+            group = entry.group
+        entry.count += weight
+        count = group.count = group.count + weight
+        if count > self.most:  # noqa: PLR1730  # max() is a call
+            self.most = count
+        ever = self.ever = self.ever + weight
+        if self.grouped:
+            return count >= self.limit
+        total = ever - self.gone
+        return total >= self.limit and (
+            total <= self.highest or ever >= self.look_at or now_ns >= self.look_ns
+        )
+
+    def _enter(self, actor: Process | None, key: Hashable) -> Entry:
+        """The entry to count in from now on."""
         if len(self._entries) >= MAX_ENTRIES:
-            actor = group = None
-        by_group = self.by_group
-        if self._last is actor and self.group is group:
-            self._entry[3] += weight
-            by_group[group] += weight
-        else:
-            self._last = self.actor = actor
-            self.group = group
-            self._entry = self._entry_of(actor, group)
-            self._entry[3] += weight
-            by_group[group] = by_group.get(group, 0) + weight
-        return (by_group[group] if self.grouped else self.total) >= self.limit
-
-    def _entry_of(self, actor: Process | None, group: Hashable) -> list[Any]:
-        """The entry of this tick to count in; one that can be taken back is the only one."""
-        entry = None
-        if self._index is not None:
-            entry = self._index.get((self._tick, actor, group))
-        if entry is None:
-            entry = [self._tick, actor, group, 0]
+            actor = key = None
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group(key)
+        entry = group.entry
+        if entry is None or entry.tick != self._tick or entry.actor is not actor:
+            entry = group.entry = Entry(self, self._tick, actor, group)
             self._entries.append(entry)
-            if self._index is not None:
-                self._index[self._tick, actor, group] = entry
+        self.entry = entry
         return entry
-
-    def take_back(self, then_ns: int, actor: Process | None, group: Hashable) -> bool:
-        """Uncount an event of that time, if it is still in the window and not one of too many."""
-        assert self._index is not None
-        tick = then_ns // self._tick_ns
-        entry = self._index.get((tick, actor, group))
-        if entry is None or not entry[3]:
-            # Where records are out of order it counted as of the newest time.
-            entry = self._index.get((tick + 1, actor, group))
-        if entry is not None and entry[3] > 0:
-            entry[3] -= 1
-            self.total -= 1
-            self.by_group[group] -= 1
-        return False
 
     def _advance(self, tick: int) -> None:
         self._tick = tick
         self._tick_ends_ns = (tick + 1) * self._tick_ns
-        self._last = self
+        self.entry = self._nobody
         oldest = tick - TICKS
-        entries, by_group = self._entries, self.by_group
-        while entries and entries[0][0] <= oldest:
-            then, actor, group, weight = entries.popleft()
-            self.total -= weight
-            left = by_group.get(group, 0) - weight
-            if left:
-                by_group[group] = left
-            else:
-                by_group.pop(group, None)
-            if self._index is not None:
-                self._index.pop((then, actor, group), None)
+        entries, groups = self._entries, self._groups
+        while entries and entries[0].tick <= oldest:
+            entry = entries.popleft()
+            entry.window = None
+            group = entry.group
+            self.gone += entry.count
+            group.count -= entry.count
+            if not group.count and groups.get(group.key) is group:
+                group.entry = None  # It leads back to the group.
+                del groups[group.key]
 
     def main_origin(self) -> Process | None:
         """Where the groups are origins, that of most events of the heaviest tree, quickly."""
-        own = {group: n for group, n in self.by_group.items() if isinstance(group, Process)}
+        groups = self._groups.items()
+        own = {key: group.count for key, group in groups if isinstance(key, Process)}
         tree = heaviest(own)
         return None if tree is None else tree.offender
 
     def heaviest_tree(self) -> Subtree | None:
         """The tree below init that did most; None if nobody is known to have done anything."""
-        return _heaviest((actor, weight) for _, actor, _, weight in self._entries)
+        return _heaviest(self._entries)
 
-    def tree_of(self, group: Hashable) -> Subtree | None:
+    def tree_of(self, key: Hashable) -> Subtree | None:
         """The tree that did most of what counts for a group."""
-        return _heaviest((actor, n) for _, actor, of, n in self._entries if of == group)
+        return _heaviest(entry for entry in self._entries if entry.group.key == key)
 
 
-def _heaviest(entries: Iterable[tuple[Process | None, int]]) -> Subtree | None:
+def _heaviest(entries: Iterable[Entry]) -> Subtree | None:
     own: dict[Process, int] = {}
-    for actor, weight in entries:
-        if actor is not None:
-            own[actor] = own.get(actor, 0) + weight
+    for entry in entries:
+        if entry.actor is not None:
+            own[entry.actor] = own.get(entry.actor, 0) + entry.count
     return heaviest(own)
