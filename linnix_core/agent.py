@@ -476,7 +476,7 @@ class Agent:
                 "linnix_processes",
                 len(self.processes.view),
                 "{process}",
-                help="Processes in the table, those that ended recently included",
+                help="Processes that are known to live",
             ),
             Metric(
                 "linnix_rejected_alerts",

@@ -300,4 +300,6 @@ def _meaning(request: ReasonRequest, answer: Answer) -> Hashable:
 
 def _roughly(value: Any) -> Any:
     """A number with one significant digit."""
-    return float(f"{value:.0e}") if isinstance(value, int | float) else None
+    if not isinstance(value, int | float) or not abs(value) < 2**63:
+        return None  # which makes no fact either
+    return float(f"{value:.0e}")
