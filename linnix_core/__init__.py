@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from linnix_core.errors import PluginUnavailable as PluginUnavailable
     from linnix_core.errors import RecordsLost as RecordsLost
     from linnix_core.escape import printable as printable
+    from linnix_core.grounding import NotGrounded as NotGrounded
+    from linnix_core.grounding import ground as ground
     from linnix_core.hookspecs import hookimpl as hookimpl
     from linnix_core.processes import Process as Process
     from linnix_core.processes import ProcessTable as ProcessTable
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
     from linnix_core.prompting import parse_answer as parse_answer
     from linnix_core.prompting import process_table as process_table
     from linnix_core.prompting import render_prompt as render_prompt
+    from linnix_core.reasoning import build_request as build_request
+    from linnix_core.reasoning import insight_document as insight_document
+    from linnix_core.reasoning import insight_schema as insight_schema
     from linnix_core.records import CLASSES as CLASSES
     from linnix_core.records import SEVERITIES as SEVERITIES
     from linnix_core.records import VERDICTS as VERDICTS
@@ -91,12 +96,14 @@ _MODULES = {
     "context": "Clock ComponentStatus Context Sink",
     "errors": "AgentStopped ConfigError LinnixError PluginError PluginUnavailable RecordsLost",
     "escape": "printable",
+    "grounding": "NotGrounded ground",
     "hookspecs": "hookimpl",
     "processes": "Process ProcessTable ProcessView start_time_ns",
     "prompting": (
         "BadAnswer Complete Message answer_schema ask narrowed parse_answer process_table "
         "render_prompt"
     ),
+    "reasoning": "build_request insight_document insight_schema",
     "records": (
         "CLASSES SEVERITIES VERDICTS Alert AllowedAction Answer CgroupSample Deployment Evidence "
         "Fact Feedback Health Incident IncidentClass IncidentProcess Insight Loss Metric "

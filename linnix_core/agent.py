@@ -409,7 +409,11 @@ class Agent:
                 component.call_within(RELOAD_BUDGET_S, "linnix_reload")
             except LinnixError as error:
                 cause = error.__cause__ if isinstance(error.__cause__, LinnixError) else error
+                component.set_state("degraded", "reload", f"goes on with what it had: {cause}")
                 _LOG.warning("%s goes on with what it had: %s", component, cause)
+            else:
+                if component.status().code == "reload":
+                    component.set_state("running")
 
     def _collector_finished(self) -> None:
         if self._stop.is_set():

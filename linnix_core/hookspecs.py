@@ -72,6 +72,10 @@ class Lifecycle:
     def linnix_health(self) -> Health:  # type: ignore[empty-body]
         """Say how the component is and what it cannot see. Answer within 100 ms."""
 
+    @hookspec
+    def linnix_metrics(self) -> Iterable[Metric]:  # type: ignore[empty-body]
+        """Numbers of this component for whoever exports metrics."""
+
 
 class CollectorSpec:
     """Where records are born: one of the two, never both."""
@@ -135,10 +139,6 @@ class HandlerSpec:
     @hookspec
     def linnix_evidence(self, incident: Incident) -> Iterable[Fact]:  # type: ignore[empty-body]
         """Add facts to an incident before it is explained."""
-
-    @hookspec
-    def linnix_metrics(self) -> Iterable[Metric]:  # type: ignore[empty-body]
-        """Numbers of this component for whoever exports metrics."""
 
     @hookspec
     def linnix_http(self) -> Iterable[Mount]:  # type: ignore[empty-body]

@@ -21,7 +21,7 @@ LADDER = ("ebpf", "bcc", "psutil")
 ALONGSIDE = ("psi",)
 
 #: Handlers that run wherever they are installed.
-HANDLERS = ("rules", "console", "http")
+HANDLERS = ("rules", "console", "prometheus", "http")
 
 #: The reasoner that is asked last and always answers.
 LAST_REASONER = "heuristics"

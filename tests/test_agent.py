@@ -671,8 +671,8 @@ def test_a_context_has_what_a_plugin_may_touch_and_nothing_else(make_agent, jour
         assert context is contexts["constructor"]
         assert {name for name in dir(context) if not name.startswith("_")} == {
             "component", "logger", "stop", "clock", "host", "run_id", "processes", "incidents",
-            "components", "query", "deployment", "submit", "feedback", "explain", "metrics",
-            "mounts", "data_dir",
+            "components", "query", "deployment", "submit", "feedback", "explain", "bundle",
+            "metrics", "mounts", "data_dir",
         }  # fmt: skip
         assert (context.component, context.host) == ("handlers.looks", "testhost")
         assert context.run_id == agent.run_id

@@ -17,7 +17,7 @@ from linnix_core import explaining as explaining_module
 from linnix_core import workers as workers_module
 from linnix_core.catalog import Catalog
 from linnix_core.errors import PluginError, RequiredComponentFailed
-from linnix_core.hookspecs import SPECS
+from linnix_core.hookspecs import SPECS, Lifecycle
 from linnix_core.records import ProcessEvent
 
 HANG_S = 60.0
@@ -402,6 +402,7 @@ _LATE = ("failed", "timeout", "linnix_start: TimeoutError: no answer within 1 s"
 _STOP = ("failed", "crash", "did not stop: linnix_stop: ")
 _HEALTH = ("degraded", "health", "its health cannot be asked: linnix_health: ")
 _STALLED = ("degraded", "stalled", "a call has not returned for 0.01 s")
+_RELOAD = ("degraded", "reload", "goes on with what it had: linnix_reload: ")
 _LABELS = ("degraded", "enrich", "labels are missing: linnix_enrich: ")
 _DECLINED = ("degraded", "declined", "linnix_reason: ")
 
@@ -423,6 +424,8 @@ _TROUBLED = [
             ("linnix_start", _START, _LATE),
             ("linnix_stop", _STOP, _STOP),
             ("linnix_health", _HEALTH, _HEALTH),
+            ("linnix_metrics", _answer("linnix_metrics"), _answer("linnix_metrics")),
+            ("linnix_reload", _RELOAD, _RELOAD),
         )
     ),
     ("collectors", "linnix_collect", _crash("linnix_collect"), ("running", "", "")),
@@ -435,7 +438,7 @@ _TROUBLED = [
     ("handlers", "linnix_enrich", _LABELS, _LABELS),
     *(
         ("handlers", hook, _answer(hook), _answer(hook))
-        for hook in ("linnix_query", "linnix_evidence", "linnix_metrics", "linnix_http")
+        for hook in ("linnix_query", "linnix_evidence", "linnix_http")
     ),
     ("reasoners", "linnix_reason", _DECLINED, _DECLINED),
 ]
@@ -443,7 +446,7 @@ _TROUBLED = [
 #: A hook that a class of each kind cannot do without.
 _NEEDED = {
     "collectors": "linnix_poll",
-    "handlers": "linnix_metrics",
+    "handlers": "linnix_alert",
     "reasoners": "linnix_reason",
     "deployers": "linnix_deploy",
 }
@@ -463,7 +466,7 @@ def _bad(kind, hook, trouble):
         setattr(Bad, name, hookimpl(method))
 
     add(hook, trouble)
-    if hook in ("linnix_start", "linnix_stop", "linnix_health"):
+    if hook in {name for name in vars(Lifecycle) if name.startswith("linnix_")}:
         add(_NEEDED[kind], lambda: None)
     if hook == "linnix_flush":
         add("linnix_handle", lambda: None)
@@ -487,6 +490,7 @@ def test_a_hook_in_trouble_costs_its_component_alone(
         "HEALTH_EVERY_S": 0.01,
         "HEALTH_TIMEOUT_S": 0.1,
         "QUERY_BUDGET_S": 0.1,
+        "RELOAD_BUDGET_S": 0.1,
     }.items():
         monkeypatch.setattr(agent_module, name, seconds)
     monkeypatch.setattr(explaining_module, "EVIDENCE_BUDGET_S", 0.1)
@@ -511,6 +515,8 @@ def test_a_hook_in_trouble_costs_its_component_alone(
         assert journal.wait_for("insight")
         if hook in ("linnix_metrics", "linnix_http"):
             agent.host.each(hook, 0.1)
+        if hook == "linnix_reload":
+            agent.request_reload()
         if hook != "linnix_stop":
             # Looking after the components is what the run does while it waits.
             assert eventually(lambda: agent.run(0.01) and shown()), status_of(agent, bad)

@@ -186,7 +186,7 @@ def test_only_the_hooks_of_its_kind_count(kind, other):
 
 def test_joining_in_enrichment_and_history_are_open_to_handlers():
     for hook in (
-        "linnix_enrich", "linnix_query", "linnix_evidence", "linnix_metrics", "linnix_http"
+        "linnix_enrich", "linnix_query", "linnix_evidence", "linnix_http"
     ):  # fmt: skip
         assert verify(class_with(hook), "handlers") == {hook: ()}
 
@@ -291,13 +291,13 @@ def test_components_are_found_by_identity(make_host):
             return 0
 
         @hookimpl
-        def linnix_metrics(self):
+        def linnix_evidence(self):
             return self.name
 
     host = make_host({"handlers.one": Equal, "handlers.two": Equal})
     one, two = host.open("handlers", "one"), host.open("handlers", "two")
     assert one.instance == two.instance
-    assert host.each("linnix_metrics", HANG_S) == [(one, "handlers.one"), (two, "handlers.two")]
+    assert host.each("linnix_evidence", HANG_S) == [(one, "handlers.one"), (two, "handlers.two")]
 
 
 # --- without an agent, and deployments ------------------------------------------------
@@ -309,12 +309,12 @@ def test_without_an_agent_views_are_empty_and_submit_raises(make_host):
             self.context = context
 
         @hookimpl
-        def linnix_metrics(self):
+        def linnix_evidence(self):
             return [self.context.component]
 
     host = make_host({"handlers.tested": Handler})
     component = host.open("handlers", "tested")
-    assert component.call("linnix_metrics") == ["handlers.tested"]
+    assert component.call("linnix_evidence") == ["handlers.tested"]
     context = component.instance.context
     assert (list(context.processes), len(context.processes)) == ([], 0)
     assert (context.incidents.open(), context.incidents.recent()) == ([], [])

@@ -14,7 +14,7 @@ from linnix_core.plan import Plan, make_plan
 
 EVERYTHING = {
     "collectors": "ebpf bcc psutil psi replay",
-    "handlers": "rules console http jsonl slack",
+    "handlers": "rules console prometheus http jsonl slack",
     "reasoners": "heuristics ollama llama-cpp openai",
     "deployers": "ollama",
 }
@@ -55,6 +55,7 @@ def test_without_anything_the_default_set_runs(plan_of):
         "collectors.psi",
         "handlers.rules",
         "handlers.console",
+        "handlers.prometheus",
         "handlers.http",
         "reasoners.heuristics",
     ]
@@ -78,6 +79,7 @@ def test_tables_add_to_the_defaults_and_come_first(plan_of):
         "handlers.jsonl",
         "handlers.rules",
         "handlers.console",
+        "handlers.prometheus",
         "handlers.http",
     ]
     assert paths(plan.components, "reasoners") == ["reasoners.ollama", "reasoners.heuristics"]
@@ -105,7 +107,7 @@ def test_enabled_false_takes_a_default_away(plan_of):
         "[handlers.console]\nenabled = false\n[reasoners.heuristics]\nenabled = false\n"
         "[collectors.psi]\nenabled = false\n[collectors.ebpf]\nenabled = false\n"
     )
-    assert paths(plan.components) == ["handlers.rules", "handlers.http"]
+    assert paths(plan.components) == ["handlers.rules", "handlers.prometheus", "handlers.http"]
     assert paths(plan.ladder) == ["collectors.bcc", "collectors.psutil"]
 
 
@@ -151,6 +153,7 @@ def test_handler_and_reasoner_on_the_command_line_add_to_what_runs(plan_of):
         "handlers.slack",
         "handlers.rules",
         "handlers.console",
+        "handlers.prometheus",
         "handlers.http",
     ]
     assert paths(plan.components, "reasoners") == ["reasoners.openai", "reasoners.heuristics"]
@@ -163,6 +166,7 @@ def test_what_is_typed_is_required_and_so_is_what_says_so(plan_of):
         "slack": True,
         "rules": False,
         "console": False,
+        "prometheus": False,
         "http": False,
     }
 

@@ -1,0 +1,184 @@
+"""Which class the facts support. Every limit in here is from recorded incidents."""
+
+from __future__ import annotations
+
+import attrs
+
+from linnix_core import Fact, IncidentClass
+from linnix_plugin_heuristics.evidence import Facts
+
+__all__ = ["Judgement", "culprit", "judge"]
+
+#: What the first fact of an incident measured, by the class that it speaks for.
+_SPEAKS_FOR: dict[str, IncidentClass] = {
+    "forks": "fork_storm",
+    "short_jobs": "short_job_flood",
+    "execs": "short_job_flood",
+    "executions": "short_job_flood",
+    "processes": "runaway_tree",
+    "cpu": "cpu_spin",
+    "cpu_percent": "cpu_spin",
+    "psi_cpu_some": "cpu_spin",
+    "psi_cpu_full": "cpu_spin",
+    "io": "io_saturation",
+    "io_rate": "io_saturation",
+    "read": "io_saturation",
+    "write": "io_saturation",
+    "psi_io_some": "io_saturation",
+    "psi_io_full": "io_saturation",
+    "rss": "oom_risk",
+    "rss_growth": "oom_risk",
+    "oom_kills": "oom_risk",
+    "psi_memory_some": "oom_risk",
+    "psi_memory_full": "oom_risk",
+}
+
+#: Processes that came and stayed: a tree that grows has these, one that churns has not.
+MANY_ALIVE = 60
+
+#: Ended processes from which on the share of those that started a program says something.
+ENOUGH_ENDED = 5
+
+#: Percent of the ended processes that started a program: nearly none in a storm of forks,
+#: nearly all in a flood of jobs. Scripts and builds are between them.
+FEW_STARTED = 10
+MOST_STARTED = 60
+
+#: Different programs among them: a flood repeats one or few, a build or a script has more.
+MANY_PROGRAMS = 4
+
+#: Forks, or jobs, in a second that are much on any machine.
+MANY_A_SECOND = 60
+
+#: Percent of the time stalled, and of a limit used, at which memory is short.
+MEMORY_STALL = 15
+MEMORY_USED = 85
+MEMORY_AVAILABLE = 10
+
+#: MiB/s of storage, and processes that come and go, which a tree that only spins has not.
+MOVES = 1.0
+SOME_RAN = 3
+
+
+@attrs.frozen
+class Judgement:
+    """A class, the facts that decided beside the alerts, and whether those agree with it."""
+
+    class_: IncidentClass
+    because: tuple[Fact, ...] = ()
+    agrees: bool = True
+
+
+def judge(facts: Facts, detected: IncidentClass | None) -> Judgement:
+    """The class of the alerts as far as the facts support it, else the one that they do."""
+    suspected = detected or _suspected(facts)
+    if suspected in ("fork_storm", "short_job_flood", "runaway_tree"):
+        found = _of_forks(facts, suspected)
+    elif suspected == "cpu_spin":
+        found = _of_cpu(facts)
+    elif suspected == "oom_risk":
+        found = _of_memory(facts)
+    elif suspected == "io_saturation":
+        found = Judgement("io_saturation", _given(facts, "I/O stall, some", "I/O stall, full"))
+    else:
+        found = Judgement("normal")
+    return attrs.evolve(found, agrees=found.class_ == detected)
+
+
+def _suspected(facts: Facts) -> IncidentClass:
+    """What the alerts measured or, where that says nothing, what the machine suffers from."""
+    for fact in facts.all:
+        if fact.name in _SPEAKS_FOR:
+            return _SPEAKS_FOR[fact.name]
+    stalls: dict[IncidentClass, float] = {
+        "oom_risk": facts.value("memory stall, some", "cgroup memory stall, some"),
+        "io_saturation": facts.value("I/O stall, some", "cgroup I/O stall, some") / 2,
+    }
+    worst = max(stalls, key=lambda class_: stalls[class_])
+    return worst if stalls[worst] >= MEMORY_STALL else "normal"
+
+
+def _of_forks(facts: Facts, suspected: IncidentClass) -> Judgement:
+    """A storm, a flood, a growing tree, or a script or build that forks as they do."""
+    alive = facts.value("descendants alive")
+    ended = facts.value("descendants that ended lately")
+    rate = max(map(facts.rate, ("forks", "short_jobs", "execs", "executions")))
+    if alive >= MANY_ALIVE and alive > ended:
+        return Judgement("runaway_tree", _given(facts, "descendants alive"))
+    if ended < ENOUGH_ENDED:
+        # Who only compares two looks at the machine has missed what ended between them.
+        return Judgement(suspected, _given(facts, "descendants alive"))
+    share = facts.get("started a program of those")
+    programs = facts.value("programs among those")
+    because = _given(facts, "started a program of those", "programs among those")
+    if suspected == "runaway_tree" and alive >= MANY_ALIVE:
+        return Judgement("runaway_tree", _given(facts, "descendants alive"))
+    if share is None:
+        return Judgement(suspected)
+    if share.value <= FEW_STARTED:
+        # A shell that starts itself again looks like one that forks; the alert has seen it.
+        jobs = facts.get("short_jobs", "execs", "executions")
+        return Judgement("fork_storm" if jobs is None else "short_job_flood", because)
+    if programs >= MANY_PROGRAMS and rate < MANY_A_SECOND:
+        return Judgement("normal", because)
+    if share.value >= MOST_STARTED:
+        if rate < MANY_A_SECOND and suspected == "fork_storm":
+            return Judgement("normal", because)
+        return Judgement("short_job_flood", because)
+    return Judgement("normal" if rate < MANY_A_SECOND else suspected, because)
+
+
+def _of_cpu(facts: Facts) -> Judgement:
+    """A spin, unless something comes of it: storage that is moved, programs that are run."""
+    moved = _given(facts, "reads", "writes")
+    if sum(fact.value for fact in moved) >= MOVES:
+        return Judgement("normal", moved)
+    ran = _given(facts, "descendants that ended lately", "programs among those")
+    if len(ran) == 2 and ran[0].value >= SOME_RAN:
+        return Judgement("normal", ran)
+    return Judgement("cpu_spin", _given(facts, "CPU"))
+
+
+def _of_memory(facts: Facts) -> Judgement:
+    """A risk where memory grows towards its limit or is short; a large process is none."""
+    short = (
+        *_at_least(facts, 1, "oom_kills", "cgroup OOM kills"),
+        *_given(facts, "rss_growth"),
+        *_at_least(facts, MEMORY_USED, "cgroup memory used"),
+        *_at_least(
+            facts, MEMORY_STALL, "psi_memory_some", "psi_memory_full", "memory stall, some",
+            "cgroup memory stall, some",
+        ),
+    )  # fmt: skip
+    available = facts.get("memory available")
+    if available is not None and available.value <= MEMORY_AVAILABLE:
+        short = (*short, available)
+    measured = {fact.name for fact in facts.all[:2]}
+    if short or not measured & {"rss", "rss_bytes"}:
+        return Judgement("oom_risk", (*short, *_given(facts, "time_until_limit")))
+    if facts.value("descendants alive") >= MANY_ALIVE:
+        # Many small ones are as large together as a large one.
+        return Judgement("runaway_tree", _given(facts, "descendants alive"))
+    return Judgement("normal", _given(facts, "memory available", "RSS"))
+
+
+def _at_least(facts: Facts, limit: float, *names: str) -> tuple[Fact, ...]:
+    return tuple(fact for fact in _given(facts, *names) if fact.value >= limit)
+
+
+def _given(facts: Facts, *names: str) -> tuple[Fact, ...]:
+    found = (facts.get(name) for name in names)
+    return tuple(fact for fact in found if fact is not None)
+
+
+def culprit(facts: Facts, class_: IncidentClass) -> str | None:
+    """The process that the alerts name, else the one that uses most of what is short."""
+    if facts.subject is not None:
+        return facts.subject
+    if class_ == "io_saturation":
+        return facts.largest("reads", "writes")
+    if class_ == "oom_risk":
+        return facts.largest("RSS")
+    if class_ in ("cpu_spin", "fork_storm", "short_job_flood"):
+        return facts.largest("CPU")
+    return None
