@@ -409,6 +409,7 @@ class Agent:
                 component.call_within(RELOAD_BUDGET_S, "linnix_reload")
             except LinnixError as error:
                 cause = error.__cause__ if isinstance(error.__cause__, LinnixError) else error
+                component.failures += 1
                 component.set_state("degraded", "reload", f"goes on with what it had: {cause}")
                 _LOG.warning("%s goes on with what it had: %s", component, cause)
             else:
