@@ -791,7 +791,8 @@ def test_a_reload_reaches_every_component_and_a_broken_file_ends_nothing(make_ag
         assert reloaded.get(timeout=HANG_S)
         agent.request_stop("that was it")
         running.join(HANG_S)
-        assert status_of(agent, "handlers.a").state == "running"
+        broken = status_of(agent, "handlers.a")
+        assert (broken.state, broken.code) == ("degraded", "reload")
     assert "goes on with what it had: rules.yaml:3: unknown key" in caplog.text
 
 

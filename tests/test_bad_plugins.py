@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from linnix_core import Alert, Answer, PluginUnavailable, Query, hookimpl
+from linnix_core import Alert, Answer, Feedback, PluginUnavailable, Query, hookimpl
 from linnix_core import agent as agent_module
 from linnix_core import explaining as explaining_module
 from linnix_core import workers as workers_module
@@ -434,6 +434,7 @@ _TROUBLED = [
     ("handlers", "linnix_alert", _crash("linnix_alert"), _STALLED),
     ("handlers", "linnix_incident", _crash("linnix_incident"), _STALLED),
     ("handlers", "linnix_insight", _crash("linnix_insight"), _STALLED),
+    ("handlers", "linnix_feedback", _crash("linnix_feedback"), _STALLED),
     ("handlers", "linnix_flush", ("degraded", "flush", "linnix_flush: "), _STALLED),
     ("handlers", "linnix_enrich", _LABELS, _LABELS),
     *(
@@ -515,6 +516,8 @@ def test_a_hook_in_trouble_costs_its_component_alone(
         assert journal.wait_for("insight")
         if hook in ("linnix_metrics", "linnix_http"):
             agent.host.each(hook, 0.1)
+        if hook == "linnix_feedback":
+            agent.feedback(Feedback("x-i1", "noise"))
         if hook == "linnix_reload":
             agent.request_reload()
         if hook != "linnix_stop":
