@@ -17,6 +17,7 @@ import pytest
 from linnix_core import codec, hookspecs
 from linnix_core.cli import cli
 from linnix_core.config import RESERVED, AgentSettings
+from linnix_core.testing.records import reason_request
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -133,11 +134,14 @@ def test_the_plugin_of_the_tutorial_keeps_its_contract_and_is_heard(tmp_path):
 
 
 def test_the_other_examples_of_the_tutorial_are_python_that_the_core_accepts():
-    reasoner, deployer = _python_blocks()[3:5]
+    reasoner, model, deployer = _python_blocks()[3:6]
     names: dict[str, object] = {}
-    exec(compile(reasoner, "reasoner", "exec"), names)
     from linnix_core.plugins import verify
 
-    assert verify(names["FirstFact"], "reasoners") == {"linnix_reason": ("request",)}
+    for source, name in (reasoner, "FirstFact"), (model, "Oracle"):
+        exec(compile(source, name, "exec"), names)
+        assert verify(names[name], "reasoners") == {"linnix_reason": ("request",)}
+    answer = names["Oracle"]().linnix_reason(reason_request("fork_storm"))
+    assert (answer.class_, answer.confidence, answer.process) == ("normal", 50, None)
     exec(compile(deployer, "deployer", "exec"), names)
     assert callable(names["serve"])
