@@ -6,7 +6,6 @@ whose answers are copies. Memory has a hard bound in both directions.
 
 from __future__ import annotations
 
-import copy
 import heapq
 import itertools
 import threading
@@ -312,11 +311,13 @@ class ProcessTable:
         # Children of a forgotten parent keep its key; there is nothing to look it up in.
 
 
-def _copy(process: Process) -> Process:
-    copied = copy.copy(process)
-    copied.key = ProcessKey(*process.key)
-    copied.parent = None if process.parent is None else ProcessKey(*process.parent)
-    return copied
+def _copy(p: Process) -> Process:
+    # Written out: copy.copy takes six times as long, and the lock is held meanwhile.
+    return Process(
+        ProcessKey(*p.key), None if p.parent is None else ProcessKey(*p.parent),
+        p.comm, p.exe, p.args, p.uid, p.gid, p.cwd, p.cgroup, p.labels, p.first_ns,
+        p.ended_ns, p.exit_code, p.signal, p.duration_ns, p.cpu_ns, p.max_rss_bytes, p.sample,
+    )  # fmt: skip
 
 
 class ProcessView:
