@@ -463,6 +463,13 @@ def test_doctor_tells_programs_the_same(linnix):
     }
 
 
+def test_doctor_needs_the_client_to_ask_a_running_agent(linnix):
+    done = linnix("doctor", "--url", "http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert "linnix-plugin-client" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_doctor_ends_with_one_when_a_run_could_not_work(linnix):
     done = linnix("doctor")
     assert done.returncode == 1

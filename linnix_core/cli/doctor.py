@@ -16,7 +16,7 @@ from linnix_core.catalog import Catalog
 from linnix_core.cli.table import table
 from linnix_core.config import Settings, find_file, read
 from linnix_core.context import ComponentStatus
-from linnix_core.errors import ConfigError, PluginError, Problem
+from linnix_core.errors import ConfigError, LinnixError, PluginError, Problem
 from linnix_core.escape import printable
 from linnix_core.plan import LADDER, make_plan
 from linnix_core.plugins import Component, PluginHost
@@ -26,13 +26,18 @@ __all__ = ["command"]
 
 @click.command("doctor")
 @click.option("-c", "--config", metavar="FILE", help="Read this configuration.")
+@click.option("--url", metavar="URL", help="Ask the agent that runs there what is wrong.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(config: str | None, as_json: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, config: str | None, url: str | None, as_json: bool) -> None:
     """Find out what Linnix can see here, and what is missing.
 
     Starts and stops each collector, loads everything else, and checks the configuration.
-    Exit 1 if `linnix run` could not work.
+    Exit 1 if `linnix run` could not work, or if anything is wrong with a running agent.
     """
+    if url is not None:
+        _ask(ctx, url, as_json)
+        return
     problems: list[Problem] = []
     settings = Settings()
     try:
@@ -60,6 +65,20 @@ def command(config: str | None, as_json: bool) -> None:
         _print(statuses, missing, problems, settings)
     if not works:
         raise click.exceptions.Exit(1)
+
+
+def _ask(ctx: click.Context, url: str, as_json: bool) -> None:
+    """``linnix status --check``, which is another distribution's."""
+    root = ctx.find_root()
+    assert isinstance(root.command, click.Group)
+    status = root.command.get_command(root, "status")
+    if status is None:
+        raise LinnixError(
+            "asking a running agent takes the terminal client",
+            hint="pip install linnix-plugin-client",
+        )
+    arguments = ["--check", "--url", url, *(["--json"] if as_json else [])]
+    status.main(arguments, prog_name="linnix status", standalone_mode=False)
 
 
 def _try_out(host: PluginHost, component: Component) -> None:

@@ -44,6 +44,17 @@ def test_status_check_fails_where_something_is_wrong_and_says_what(linnix, start
     assert linnix("status", "--url", agent.url).startswith("linnix ")
 
 
+def test_doctor_asks_a_running_agent(start_agent):
+    agent = start_agent()
+    done = subprocess.run(
+        [sys.executable, "-m", "linnix_core", "doctor", "--url", agent.url],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "What is wrong\n  not ready: " in done.stdout
+
+
 def test_status_tells_what_was_lost_and_where(linnix, agent):
     loss = Loss(component="collectors.ebpf", why="ring_full", lost=7, lost_total=1200,
                 window_ns=10**10, ts_ns=time.time_ns())  # fmt: skip
