@@ -78,7 +78,8 @@ def _ask(ctx: click.Context, url: str, as_json: bool) -> None:
             hint="pip install linnix-plugin-client",
         )
     arguments = ["--check", "--url", url, *(["--json"] if as_json else [])]
-    status.main(arguments, prog_name="linnix status", standalone_mode=False)
+    # Not standalone, it returns the code with which it would have ended.
+    ctx.exit(status.main(arguments, prog_name="linnix status", standalone_mode=False) or 0)
 
 
 def _try_out(host: PluginHost, component: Component) -> None:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,9 @@ class Agent:
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = Client(self.url)
         self._process: subprocess.Popen[bytes] | None = None
+        kernel = os.geteuid() == 0 and find_spec("linnix_plugin_ebpf") is not None
+        #: What it collects with, and what with otherwise.
+        self._collectors = ["ebpf", "psutil"] if kernel else ["psutil"]
         (folder / "linnix.toml").write_text(
             f"[agent]\ndata_dir = {json.dumps(str(folder))}\n"
             f'[handlers.http]\nlisten = "127.0.0.1:{self.port}"\nrequired = true\n{config}'
@@ -167,15 +171,16 @@ class Agent:
 
     def start(self) -> None:
         """Start, and wait until it serves."""
-        file = self._folder / "linnix.toml"
+        command = [sys.executable, "-m", "linnix_core", "run"]
+        command += ["--config", str(self._folder / "linnix.toml")]
+        command += ["--collector", self._collectors[0]]
+        if self._collectors[0] == "psutil":
+            command += ["--set", "collectors.psutil.interval=500ms"]
         with (self._folder / "linnix.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "linnix_core", "run", "--config", str(file)],
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-            )
-        wait_for(self._answers, self._said)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
+        if wait_for(self._answers, self._said) == "refused":
+            del self._collectors[0]
+            self.start()
 
     def stop(self) -> None:
         """Stop as a person would, and wait for the end."""
@@ -184,12 +189,16 @@ class Agent:
             self._process.wait(PATIENCE_S)
             self._process = None
 
-    def _answers(self) -> bool:
+    def _answers(self) -> str:
+        """Whether it serves, or may not collect in that way here; empty while it starts."""
         assert self._process is not None
-        assert self._process.poll() is None, self._said()
+        if (code := self._process.poll()) is not None:
+            assert code == 3, self._said()
+            assert len(self._collectors) > 1, self._said()
+            return "refused"
         with contextlib.suppress(OSError, AssertionError):
-            return bool(self.client.get("/processes?limit=1"))
-        return False
+            return "serves" if self.client.get("/processes?limit=1") else ""
+        return ""
 
     def _said(self) -> str:
         return (self._folder / "linnix.log").read_text(errors="replace")[-2000:]

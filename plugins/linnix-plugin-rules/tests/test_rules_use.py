@@ -6,10 +6,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linnix_core import CgroupSample, Evidence, ProcessKey, SystemSample
+from linnix_core import (
+    CgroupSample,
+    Evidence,
+    Pressure,
+    ProcessEvent,
+    ProcessKey,
+    ProcessSample,
+    SystemSample,
+)
 from linnix_plugin_rules.engine import Engine
 from linnix_plugin_rules.memory import slope
+from linnix_plugin_rules.rounds import Machine, Round
 from linnix_plugin_rules.rulefile import parse_rules
+from linnix_plugin_rules.tree import Tree
 
 MB = 1_000_000
 
@@ -112,14 +122,119 @@ def test_storage_is_measured_in_a_direction(host, alerts_of, direction, reads, w
         assert alerts[0].evidence[0] == Evidence("io", 110 * MB, "By/s")
 
 
-def test_what_a_parent_inherits_from_a_child_is_not_its_own(host, alerts_of):
+def test_what_nobody_saw_a_child_move_counts_for_its_parent(host, alerts_of):
     bash = host.seen("bash")
     for _ in range(4):
         writer = host.fork(bash, "dd")
         host.wait(1)
         host.exit(writer)
         host.sample(bash, interval=1, write_bytes=500 * MB)
-    assert alerts_of(rule("io_rate", threshold=100, duration=2), host.records) == []
+    (alert,) = alerts_of(rule("io_rate", threshold=100, duration=2), host.records)
+    assert alert.subject.comm == "bash"
+
+
+@pytest.mark.parametrize("late", [0.05, 0.95])
+def test_what_a_child_was_seen_to_move_counts_once(host, alerts_of, late):
+    """The kernel adds it to the parent's once more, when that has waited for the child."""
+    bash = host.seen("bash")
+    writer = host.fork(bash, "dd")
+    host.wait(1)
+    host.sample(writer, cpu=0, interval=1, write_bytes=500 * MB)
+    host.wait(late)
+    host.exit(writer)
+    host.wait(1 - late)
+    waits = late < 0.5
+    host.sample(bash, cpu=0, interval=1, write_bytes=550 * MB if waits else 0)
+    host.wait(1)
+    host.sample(bash, cpu=0, interval=1, write_bytes=0 if waits else 550 * MB)
+    text = rule("io_rate", threshold=60, duration=1, scope="process")
+    assert who(alerts_of(text, host.records)) == ["dd"]
+    text = rule("io_rate", threshold=40, duration=1, scope="process")
+    assert who(alerts_of(text, host.records)) == ["dd", "bash"]
+
+
+def test_what_was_seen_to_move_counts_once_for_all_ancestors(host, alerts_of):
+    """Those between end at once: what they inherit was never measured of them."""
+    bash = host.seen("bash")
+    driver = host.fork(bash, "timeout")
+    writer = host.fork(driver, "dd")
+    for _ in range(3):
+        host.wait(1)
+        host.sample(writer, cpu=0, interval=1, write_bytes=500 * MB)
+    host.exit(writer)
+    host.exit(driver)
+    host.wait(1)
+    host.sample(bash, cpu=0, interval=1, write_bytes=1510 * MB)
+    text = rule("io_rate", threshold=20, duration=1, scope="process")
+    assert who(alerts_of(text, host.records)) == ["dd"]
+
+
+def test_nobody_answers_for_a_descendant_that_has_just_ended(host, alerts_of):
+    bash = host.seen("bash")
+    writer = host.fork(bash, "dd")
+    for _ in range(5):
+        host.wait(1)
+        host.sample(writer, cpu=0, interval=1, write_bytes=500 * MB)
+    host.wait(0.9)
+    host.exit(writer)
+    for moved in (2900, 400, 0):
+        host.wait(0.1 if moved == 2900 else 1)
+        host.sample(bash, cpu=0, interval=1, write_bytes=moved * MB)
+    found = alerts_of(rule("io_rate", threshold=100, duration=3), host.records)
+    assert who(found) == ["dd"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), min_size=1, max_size=30))
+def test_no_byte_counts_twice(seconds):
+    """A child writes; in some seconds it ends, is waited for, and there is another one."""
+    tree, machine, counted, of_child = Tree(), Machine(), 0.0, 0
+    bash = tree.learn(ProcessEvent("seen", pid=100, start_ns=1, comm="bash"))
+    for second, (amount, ends) in enumerate(seconds, 1):
+        now_ns, pid = second * 10**9, 100 + second
+        if not of_child:
+            event = ProcessEvent("seen", pid=pid, start_ns=pid, ppid=100, parent_start_ns=1)
+            child = tree.learn(event)
+        of_child += amount
+        moved = {bash: 7}
+        if ends:
+            tree.exit(child, now_ns - 1)
+            moved[bash], of_child = 7 + of_child, 0
+        else:
+            moved[child] = amount
+        samples = {
+            process: ProcessSample(
+                process.pid, process.start_ns, 10**9, write_bytes=written, ts_ns=now_ns
+            )
+            for process, written in moved.items()
+        }
+        for sample in samples.values():
+            tree.sampled(sample)
+        counted += sum(Round(now_ns, samples, machine).own("written").values())
+    assert counted == 7 * len(seconds) + sum(amount for amount, _ in seconds)
+
+
+def polled_pressure(host, share):
+    """One second of a machine on which some work waits for storage so much of the time (%)."""
+    host.stalled_us = getattr(host, "stalled_us", 0) + int(share * 10_000)
+    nothing = Pressure(0.0, 0)
+    stalled = Pressure(0.0, host.stalled_us)
+    host.records.append(
+        SystemSample(
+            10**9, cpus=2, psi_cpu=nothing, psi_memory=nothing, psi_io=stalled,
+            ts_ns=host.ts_ns, boot_id="a-boot",
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("share", "fires"), [(40, True), (10, False)])
+def test_storage_may_have_to_be_waited_for(host, alerts_of, share, fires):
+    writer = host.seen("writer")
+    for _ in range(8):
+        host.wait(1)
+        host.sample(writer, interval=1, write_bytes=5 * MB)
+        polled_pressure(host, share)
+    text = rule("io_rate", threshold=4, duration=4, waiting_pct=20)
+    assert bool(alerts_of(text, host.records)) is fires
 
 
 # --- steady ---------------------------------------------------------------------------
@@ -136,6 +251,32 @@ def test_steady_leaves_out_who_gets_something_done(host, alerts_of, grows, write
     text = rule("subtree_cpu_pct", threshold=80, duration=5, steady="true")
     assert bool(alerts_of(text, host.records)) is fires
     assert alerts_of(text.replace("true", "false"), host.records)
+
+
+@pytest.mark.parametrize(
+    ("others", "percent", "state", "fires"),
+    [
+        (0, 40, "R", False),  # it could have more
+        (3, 45, "R", True),  # four want two cores
+        (3, 30, "R", False),
+        (3, 45, "S", False),  # it sleeps now and then
+        (9, 20, "R", False),  # too little to be told of
+        (9, 26, "R", True),
+    ],
+)
+def test_steady_counts_the_share_that_is_to_be_had(host, alerts_of, others, percent, state, fires):
+    loop = host.seen("loop")
+    rest = [host.seen("other") for _ in range(others)]
+    for n in range(10):
+        host.wait(1)
+        asleep = state == "S" and n % 4 == 3
+        host.sample(loop, cpu=percent, rss=MB, interval=1, state="S" if asleep else "R")
+        for other in rest:
+            host.sample(other, cpu=10, rss=MB, interval=1, state="R")
+        polled_pressure(host, 0)
+    text = rule("subtree_cpu_pct", threshold=80, duration=5, steady="true")
+    assert who(alerts_of(text, host.records)) == ["loop"] * fires
+    assert not alerts_of(text.replace("true", "false"), host.records)
 
 
 # --- leaks ----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from abc import abstractmethod
 from collections import deque
@@ -43,7 +44,8 @@ MEGABYTE = 1_000_000
 #: Nanoseconds that a child may have been dead before it is waited for.
 WAITED_NS = 200_000_000
 
-#: Rounds that tell how many processes want to run, and the CPU (%) that is too little to tell of.
+#: Rounds that tell how many processes want to run, and the CPU (%) that is too little to be
+#: told of, however many others there are.
 READY_ROUNDS = 5
 LEAST_CPU = 25.0
 
@@ -62,20 +64,17 @@ MEASURES: dict[str, Callable[[ProcessSample], float | None]] = {
 }
 
 
-#: What was moved to or from storage, of what was read and written.
-STORAGE: dict[str, Callable[[int, int], int]] = {
-    "io": lambda read, written: read + written,
-    "read": lambda read, written: read,
-    "written": lambda read, written: written,
-}
+#: Whether what was read counts, and what was written.
+STORAGE = {"io": (True, True), "read": (True, False), "written": (False, True)}
 
 
 def _moved(process: Process, sample: ProcessSample) -> tuple[int, int]:
-    """What it read and wrote, and what children did that have ended without being seen to."""
+    """What it read and wrote, and what its children did since they were measured last.
+
+    The kernel adds all that a child has moved to its parent's when that waits for it. What was
+    counted of the child while it lived is taken off, so that nothing counts twice.
+    """
     read, written = sample.read_bytes or 0, sample.write_bytes or 0
-    if read or written:
-        before = process.moved or (0, 0)
-        process.moved = before[0] + read, before[1] + written
     if process.inherits is not None:
         seen_read, seen_written = process.inherits
         late = process.bereft_ns > sample.ts_ns - WAITED_NS
@@ -89,14 +88,14 @@ class Machine:
     """What the machine has, and how long work on it waits, by its latest sample."""
 
     def __init__(self) -> None:
-        self.cpus = 1
+        self.cpus: int | None = None
         #: The share (%) of the latest interval in which some work waited for storage.
         self.waiting = 0.0
         self._stalled: tuple[int, int] | None = None
 
     def learn(self, sample: SystemSample) -> None:
         """Take in a sample of the machine."""
-        self.cpus = sample.cpus or 1
+        self.cpus = sample.cpus or self.cpus
         if sample.psi_io is None:
             return
         before, now = self._stalled, (sample.ts_ns, sample.psi_io.some_total_us)
@@ -138,11 +137,12 @@ class Round:
         if measure == "zombies":
             return self._zombies()
         if measure in STORAGE:
-            of = STORAGE[measure]
+            reads, writes = STORAGE[measure]
             return {
-                process: of(*moved) * 1e9 / interval_ns
-                for process, moved in self._storage.items()
-                if of(*moved) and (interval_ns := self._samples[process].interval_ns)
+                process: moved * 1e9 / interval_ns
+                for process, (read, written) in self._storage.items()
+                if (moved := read * reads + written * writes)
+                and (interval_ns := self._samples[process].interval_ns)
             }
         return {
             process: amount
@@ -223,10 +223,11 @@ class RoundDetector(Detector):
 
 
 class _Timer(NamedTuple):
-    """Since when it is above the limit, and with how much memory it was then."""
+    """Since when it is above the limit, with how much memory it was then, and what it used."""
 
     began_ns: int
     rss: float
+    used: float
 
 
 @attrs.define(kw_only=True)
@@ -247,6 +248,11 @@ class _Use(RoundDetector):
         """What is looked at, of what the rounds measure."""
         return self.measure
 
+    @property
+    def enough(self) -> float:
+        """What has to be used in all meanwhile: a rate, times seconds."""
+        return 0.0
+
     #: The measure, the name of its evidence, its unit, and how many of these there are in
     #: what the threshold counts.
     measure: ClassVar[str]
@@ -265,36 +271,43 @@ class _Use(RoundDetector):
     def on_round(self, samples: Round) -> Sequence[Finding]:
         now_ns = samples.ts_ns
         amounts = samples.amounts(self.measured, self)
-        exceeds = self._judge(samples)
+        limit = self._limits(samples)
         before, self._timers = self._timers, {}
         for each, amount in amounts.items():
-            if exceeds(each, amount) and (not isinstance(each, Process) or samples.lived(each)):
-                self._timers[each] = self._timer(before.get(each), each, samples)
+            if amount > limit(each) and (not isinstance(each, Process) or samples.lived(each)):
+                self._timers[each] = self._timer(before.get(each), each, amount, samples)
         lasting: list[Any] = [
             each
             for each, timer in self._timers.items()
-            if now_ns - timer.began_ns >= self.duration * 1e9
+            if now_ns - timer.began_ns >= self.duration * 1e9 and timer.used >= self.enough
         ]
         if not lasting:
             return ()
         if self.scope == "subtree":
             lasting = deepest(dict.fromkeys(lasting))
-        return [self._finding(samples, each, amounts[each]) for each in lasting]
+            for each in (lineage(lasting).keys() - set(lasting)) & self._timers.keys():
+                # Because of a descendant: on its own it has yet to last as long.
+                self._timers[each] = self._timers[each]._replace(began_ns=now_ns, used=0.0)
+        return [self._finding(samples, each, amounts[each], limit(each)) for each in lasting]
 
-    def _judge(self, samples: Round) -> Callable[[Any, float], bool]:
-        """What says of each, and what it used, whether that is above the limit."""
+    def _limits(self, samples: Round) -> Callable[[Any], float]:
+        """What each may use in this round."""
         limit = self.threshold * self.units
-        return lambda each, amount: amount > limit
+        return lambda _: limit
 
-    def _timer(self, before: _Timer | None, each: Any, samples: Round) -> _Timer:
-        rss, active = 0.0, False
+    def _timer(self, before: _Timer | None, each: Any, amount: float, samples: Round) -> _Timer:
+        rss, active, measured_ns = 0.0, False, self._measured_ns(each, samples)
         if self.steady:
             rss = samples.amounts("rss", self).get(each, 0)
             active = samples.amounts("io", self).get(each, 0) > 0
+            if before is not None:
+                active |= abs(rss - before.rss) > max(STEADY_BYTES, STEADY_SHARE * before.rss)
+        if active:
+            return _Timer(samples.ts_ns, rss, 0.0)
+        used = amount * measured_ns / 1e9
         if before is not None:
-            active |= abs(rss - before.rss) > max(STEADY_BYTES, STEADY_SHARE * before.rss)
-            return _Timer(samples.ts_ns, rss) if self.steady and active else before
-        return _Timer(samples.ts_ns - (0 if active else self._measured_ns(each, samples)), rss)
+            return before._replace(used=before.used + used)
+        return _Timer(samples.ts_ns - measured_ns, rss, used)
 
     def _measured_ns(self, each: Any, samples: Round) -> int:
         """For how long it has been like this when it is so for the first time."""
@@ -304,13 +317,13 @@ class _Use(RoundDetector):
             return samples.intervals_ns.get(each, 0)
         return samples.interval_ns
 
-    def _finding(self, samples: Round, each: Any, amount: float) -> Finding:
+    def _finding(self, samples: Round, each: Any, amount: float, limit: float) -> Finding:
         evidence = [
             Evidence(self.measure, round(amount, 1), self.unit),
-            Evidence("threshold", self.threshold * self.units, self.unit),
+            Evidence("threshold", limit, self.unit),
             Evidence("window", self.duration, "s"),
         ]
-        message = f"{self._describe(amount)} for {self.duration:g} s"
+        message = f"{self._describe(amount, limit)} for {self.duration:g} s"
         if isinstance(each, Process):
             message += f" by {each}"
             if self.scope == "subtree":
@@ -332,7 +345,7 @@ class _Use(RoundDetector):
         return Finding(worst.offender, message, tuple(evidence), about=each)
 
     @abstractmethod
-    def _describe(self, amount: float) -> str:
+    def _describe(self, amount: float, limit: float) -> str:
         """How much it is, and what it should be."""
 
 
@@ -354,24 +367,29 @@ class SubtreeCpu(_Use):
     )
 
     def start(self) -> None:
+        """Begin with nothing known."""
         super().start()
         self._ready.clear()
 
-    def _judge(self, samples: Round) -> Callable[[Any, float], bool]:
-        limit = self.threshold
-        if not self.steady:
-            return super()._judge(samples)
-        self._ready.append(len(samples.own("ready")))
-        share = samples.machine.cpus / max(statistics.median(self._ready), 1)
-        if share >= 1:
-            return super()._judge(samples)
-        ready = samples.amounts("ready", self)
-        less = max(limit * share, LEAST_CPU)
-        return lambda each, amount: amount > limit or (amount > less and ready.get(each, 0) > 0)
+    @property
+    def enough(self) -> float:
+        """As much CPU time as it takes where nobody else wants any."""
+        return self.threshold * self.duration if self.steady else 0.0
 
-    def _describe(self, amount: float) -> str:
+    def _limits(self, samples: Round) -> Callable[[Any], float]:
+        limit, cpus = self.threshold, samples.machine.cpus
+        if not self.steady or cpus is None:
+            return super()._limits(samples)
+        self._ready.append(len(samples.own("ready")))
+        share = cpus / max(statistics.median(self._ready), cpus)
+        ready = samples.amounts("ready", self)
+        less = min(limit, max(round(limit * share, 1), LEAST_CPU))
+        return lambda each: less if ready.get(each) else limit
+
+    def _describe(self, amount: float, limit: float) -> str:
+        share = f" ({self.threshold:g} % of its share)" if limit < self.threshold else ""
         steady = ", and nothing else," if self.steady else ""
-        return f"CPU: {amount:.0f} % of one core, above {self.threshold:g} %{steady}"
+        return f"CPU: {amount:.0f} % of one core, above {limit:g} %{share}{steady}"
 
 
 @attrs.define(kw_only=True)
@@ -385,7 +403,7 @@ class SubtreeRss(_Use):
     threshold: float = key(positive_number)
     duration: float = key(seconds)
 
-    def _describe(self, amount: float) -> str:
+    def _describe(self, amount: float, limit: float) -> str:
         return f"memory: {amount / MEGABYTE:.0f} MB resident, above {self.threshold:g} MB"
 
 
@@ -402,18 +420,19 @@ class IoRate(_Use):
     direction: Literal["both", "read", "write"] = key(one_of("both", "read", "write"), "both")
     waiting_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
 
-    def _judge(self, samples: Round) -> Callable[[Any, float], bool]:
+    def _limits(self, samples: Round) -> Callable[[Any], float]:
         if samples.machine.waiting < self.waiting_pct:
-            return lambda each, amount: False
-        return super()._judge(samples)
+            return lambda _: math.inf
+        return super()._limits(samples)
 
     @property
     def measured(self) -> str:
         """Bytes of one direction, or of both."""
         return {"both": "io", "read": "read", "write": "written"}[self.direction]
 
-    def _describe(self, amount: float) -> str:
-        return f"storage: {amount / MEGABYTE:.0f} MB/s, above {self.threshold:g} MB/s"
+    def _describe(self, amount: float, limit: float) -> str:
+        waiting = ", while other work waits for it," if self.waiting_pct else ""
+        return f"storage: {amount / MEGABYTE:.0f} MB/s{waiting}, above {self.threshold:g} MB/s"
 
 
 @attrs.define(kw_only=True)
@@ -423,7 +442,7 @@ class _Count(_Use):
     threshold: int = key(whole_number)
     duration: float = key(lambda value: number(value, 0, 86_400, "seconds from 0 to 86400"), 0)
 
-    def _describe(self, amount: float) -> str:
+    def _describe(self, amount: float, limit: float) -> str:
         return f"{self.unit}: {amount:.0f}, more than {self.threshold}"
 
 

@@ -70,10 +70,9 @@ class Process:
     again: bool = False
     #: Where its fork was counted (`EventWindow.entry`), until it ends.
     counted: Sequence[Any] = ()
-    #: What it was seen to read and write. Whoever waits for it inherits all that it moved, so this
-    #: much has been counted by then.
+    #: What it was measured to read and write. Whoever waits for it inherits all that it moved.
     moved: tuple[int, int] | None = None
-    #: The same of children that have ended, and when the last of them did.
+    #: The same of children that ended and are being waited for, and when the last one ended.
     inherits: tuple[int, int] | None = None
     bereft_ns: int = 0
 
@@ -197,10 +196,11 @@ class Tree:
     def exit(self, process: Process, now_ns: int) -> None:
         """Let a living process go."""
         del self._live[process.pid]
-        moved, parent = process.moved, process.parent
-        if moved is not None and parent is not None:
-            read, written = parent.inherits or (0, 0)
-            parent.inherits = read + moved[0], written + moved[1]
+        parent = process.parent
+        if parent is not None and (process.moved or process.inherits):
+            amounts = parent.inherits, process.moved, process.inherits
+            read, written = zip(*filter(None, amounts), strict=True)
+            parent.inherits = sum(read), sum(written)
             parent.bereft_ns = now_ns
         self._bury(process)
         if len(self._ended) >= MAX_ENDED // 2:
@@ -233,6 +233,10 @@ class Tree:
         process.comm = sample.comm or process.comm
         process.cgroup = sample.cgroup or process.cgroup
         process.active = True
+        read, written = sample.read_bytes or 0, sample.write_bytes or 0
+        if read or written:
+            before = process.moved or (0, 0)
+            process.moved = before[0] + read, before[1] + written
         return process
 
     def _find_parent(self, event: ProcessEvent) -> Process | None:
