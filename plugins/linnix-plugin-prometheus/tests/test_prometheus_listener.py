@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from linnix_core import Batch, ComponentStatus, PluginUnavailable, ProcessEvent
-from linnix_core.config import structure
+from linnix_core.commands import structure
 from linnix_plugin_prometheus import PrometheusConfig, PrometheusHandler
 from linnix_plugin_prometheus.app import wants_openmetrics
 
