@@ -177,6 +177,8 @@ class Agent:
                 self._privileges.drop(self.host.components, self.host.data_dir)
             self._enrichers = self.host.implementing("linnix_enrich")
             # From here on threads begin, which inherit what is left of the privileges.
+            for component in self.host.implementing("linnix_ready"):
+                self.host.ready(component)
             self._reasoning.start()
             self._alerts.start()
             for handler in self._handlers:

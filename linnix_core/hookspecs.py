@@ -55,6 +55,14 @@ class Lifecycle:
         """
 
     @hookspec
+    def linnix_ready(self) -> None:
+        """Begin threads of your own: everything has started, and privileges are given up.
+
+        Called once, under the deadline of the start, before the first record moves. A thread
+        that begins earlier keeps what root may do.
+        """
+
+    @hookspec
     def linnix_stop(self, deadline: float) -> None:
         """Release everything; called once, also after a failed start.
 

@@ -515,7 +515,8 @@ class PluginHost:
         context = self.context(component)
         if component.state == "available" and self.create(component, context):
             self.register()
-            self.start(component, context)
+            if self.start(component, context):
+                self.ready(component)
         if not component.runs:
             status = component.status()
             raise LinnixError(f"{component} is {status.state}: {status.reason}", hint=status.hint)
@@ -540,8 +541,15 @@ class PluginHost:
     def start(self, component: Component, context: Any) -> bool:
         """Start one component under the deadline; whether it runs."""
         self._started.append(component)
+        return self._call_start(component, "linnix_start", context=context)
+
+    def ready(self, component: Component) -> bool:
+        """Let a component that has started begin; whether it runs."""
+        return self._call_start(component, "linnix_ready")
+
+    def _call_start(self, component: Component, hook: str, **arguments: Any) -> bool:
         try:
-            component.call_within(self.start_timeout_s, "linnix_start", context=context)
+            component.call_within(self.start_timeout_s, hook, **arguments)
         except LinnixError as error:
             component.fail(error)
             return False

@@ -689,6 +689,33 @@ def test_a_context_has_what_a_plugin_may_touch_and_nothing_else(make_agent, jour
     assert context.stop.is_set()
 
 
+def test_everyone_is_ready_after_all_have_started_and_before_the_first_record(make_agent, journal):
+    class Collects(emits(fork(1))):
+        @hookimpl
+        def linnix_start(self):
+            journal.note(("collector", "start"))
+
+        @hookimpl
+        def linnix_ready(self):
+            journal.note(("collector", "ready"))
+
+    class Handles(notes(journal)):
+        @hookimpl
+        def linnix_start(self):
+            journal.note(("handler", "start"))
+
+        @hookimpl
+        def linnix_ready(self):
+            journal.note(("handler", "ready"))
+
+    with make_agent({"collectors.c": Collects, "handlers.h": Handles}):
+        assert journal.wait_for(("notes", "event", 1))
+    assert [entry[:2] for entry in journal.entries[:5]] == [
+        ("handler", "start"), ("collector", "start"), ("collector", "ready"), ("handler", "ready"),
+        ("notes", "event"),
+    ]  # fmt: skip
+
+
 def test_metrics_of_a_run_are_its_own_and_those_of_its_components(make_agent, journal):
     class Counts(notes(journal)):
         @hookimpl

@@ -399,6 +399,8 @@ def test_every_trouble_has_a_place_in_the_table_below():
 
 _START = ("failed", "crash", "linnix_start: ")
 _LATE = ("failed", "timeout", "linnix_start: TimeoutError: no answer within 1 s")
+_READY = ("failed", "crash", "linnix_ready: ")
+_READY_LATE = ("failed", "timeout", "linnix_ready: TimeoutError: no answer within 1 s")
 _STOP = ("failed", "crash", "did not stop: linnix_stop: ")
 _HEALTH = ("degraded", "health", "its health cannot be asked: linnix_health: ")
 _STALLED = ("degraded", "stalled", "a call has not returned for 0.01 s")
@@ -422,6 +424,7 @@ _TROUBLED = [
         for kind in SPECS
         for hook, failed, hung in (
             ("linnix_start", _START, _LATE),
+            ("linnix_ready", _READY, _READY_LATE),
             ("linnix_stop", _STOP, _STOP),
             ("linnix_health", _HEALTH, _HEALTH),
             ("linnix_metrics", _answer("linnix_metrics"), _answer("linnix_metrics")),
@@ -504,7 +507,7 @@ def test_a_hook_in_trouble_costs_its_component_alone(
     agent = make_agent(
         {bad: _bad(kind, hook, action), **good},
         stop_timeout_s=2 * SHORT_S if hangs_in else HANG_S,
-        start_timeout_s=SHORT_S if hangs_in == "linnix_start" else HANG_S,
+        start_timeout_s=SHORT_S if hangs_in in ("linnix_start", "linnix_ready") else HANG_S,
         reason_timeout_s=SHORT_S if hangs_in == "linnix_reason" else HANG_S,
     )
 
@@ -534,7 +537,7 @@ def test_a_hook_in_trouble_costs_its_component_alone(
 
 
 #: Failing to start is told by the state; health is asked again and again.
-_NOT_COUNTED = ("linnix_start", "linnix_health")
+_NOT_COUNTED = ("linnix_start", "linnix_ready", "linnix_health")
 
 
 @pytest.mark.parametrize("hook", ["linnix_start", "linnix_handle"])

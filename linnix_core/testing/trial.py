@@ -79,9 +79,10 @@ class Trial:
             return self.component.call_within(self._patience_s, hook, **arguments)
 
     def start(self) -> None:
-        """Call ``linnix_start``."""
+        """Call ``linnix_start`` and ``linnix_ready``."""
         self.running = True
         self.call("linnix_start", context=self.context)
+        self.call("linnix_ready")
 
     def stop(self) -> None:
         """Call ``linnix_stop``."""

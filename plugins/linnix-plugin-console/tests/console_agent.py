@@ -75,6 +75,7 @@ class Run:
         )
         self.handler = ConsoleHandler(ConsoleConfig(**config), self.context)
         self.handler.linnix_start()
+        self.handler.linnix_ready()
 
     def batch(self, *records: Any) -> None:
         self.table.update(records)

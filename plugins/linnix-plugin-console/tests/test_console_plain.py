@@ -349,6 +349,7 @@ def test_a_run_begins_and_ends_with_a_word(
     context = linnix_context("handlers.console", processes=table.view)
     handler = ConsoleHandler(ConsoleConfig(), context)
     handler.linnix_start()
+    handler.linnix_ready()
     batch = [seen(1), fork(2)]
     table.update(batch)
     assert handler.linnix_handle(Batch(batch)) is None
@@ -370,6 +371,7 @@ def test_standard_output_is_the_one_at_the_start(
     at_start = io.StringIO()
     monkeypatch.setattr(sys, "stdout", at_start)
     handler.linnix_start()
+    handler.linnix_ready()
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     handler.linnix_alert(Alert("rule", "low", "a message"))
     handler.linnix_stop(time.monotonic() + 10)
@@ -412,6 +414,7 @@ context = Context(component="handlers.console", logger=None, processes=ProcessTa
                   incidents=None, data_dir=Path("never-made"))
 handler = ConsoleHandler(ConsoleConfig(), context)
 handler.linnix_start()
+handler.linnix_ready()
 handler.linnix_alert(Alert("rule", "low", "the first"))
 sys.stdin.readline()
 for number in range(3):

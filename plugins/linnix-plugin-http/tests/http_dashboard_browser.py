@@ -1,4 +1,4 @@
-"""A real browser for the tests of the dashboard, and a real agent that can be stopped and started."""
+"""A real browser for the tests of the dashboard, and a real agent that can be stopped."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.wait import WebDriverWait
+
+#: What the agent may use, so that it is the same wherever more is installed.
+PLUGINS = ",".join(
+    f"linnix-plugin-{name}" for name in ("ebpf", "heuristics", "http", "psutil", "rules")
+)
 
 #: A desktop, and the narrowest telephone.
 WIDE = (1280, 860)
@@ -93,7 +98,8 @@ class Page:
         """What a function body gives that has the module as ``m`` and the arguments as ``a``."""
         return self.driver.execute_async_script(
             "const done = arguments[arguments.length - 1], a = arguments;"
-            f"import({json.dumps(path)}).then((m) => {{ {script} }}).then(done, (e) => done(`${{e}}`));",
+            f"import({json.dumps(path)}).then((m) => {{ {script} }})"
+            ".then(done, (e) => done(`${e}`));",
             *arguments,
         )
 
@@ -177,7 +183,13 @@ class Agent:
         if self._collectors[0] == "psutil":
             command += ["--set", "collectors.psutil.interval=500ms"]
         with (self._folder / "linnix.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
+            self._process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env={**os.environ, "LINNIX_PLUGINS": PLUGINS},
+            )
         if wait_for(self._answers, self._said) == "refused":
             del self._collectors[0]
             self.start()

@@ -157,7 +157,7 @@ def test_the_overview_says_how_much_happens_and_where_one_can_go(page, agent):
     page.click(".tiles a[href='#/components']")
     page.says("handlers.rules", "main")
     assert page.run("return document.querySelector('nav [aria-current]').innerText") == "Components"
-    assert page.run("return document.title") == "Components – Linnix"
+    assert page.run("return document.title").startswith("Components")
     assert page.complaints() == []
 
 
@@ -448,7 +448,6 @@ def test_the_page_says_when_the_agent_stops_and_comes_back_with_it(page, agent):
     assert page.run("return document.querySelectorAll('.rows .tr').length") > 0
     agent.start()
     assert agent.client.get("/status")["run_id"] != before
-    page.click("#notice button", "Try now")
     page.says("Live", "#link")
     page.wait("document.getElementById('notice').hidden")
     with subprocess.Popen(["sleep", "4712.5"]) as process:
@@ -478,8 +477,9 @@ def test_events_are_read_wherever_the_network_cuts_them(page, serve):
     page.open(f"{client.url}/")
     sent = 'retry: 1\nevent: hello\ndata: {"a":1}\n\n: keep-alive\n\nid: 7\nevent: x\ndata: {}\n\n'
     script = (
-        "const all = []; for (let cut = 0; cut <= a[0].length; cut += 1) { const p = new m.Parser();"
-        "all.push(JSON.stringify([...p.push(a[0].slice(0, cut)), ...p.push(a[0].slice(cut))])); }"
+        "const all = []; for (let cut = 0; cut <= a[0].length; cut += 1) {"
+        "const p = new m.Parser(), parts = [a[0].slice(0, cut), a[0].slice(cut)];"
+        "all.push(JSON.stringify(parts.flatMap((part) => p.push(part)))); }"
         "return [...new Set(all)]"
     )
     (found,) = page.module("/assets/live.js", script, sent)
@@ -494,7 +494,9 @@ def test_the_files_need_nobody_else_and_nothing_that_the_policy_forbids():
     assert len(names) > 10
     for path in names:
         source = path.read_text().replace("http://www.w3.org/2000/svg", "")
-        assert not re.search(r"https?://|//cdn|@import|\burl\(['\"]?(?!data:|/)[a-z]+:", source), path
+        assert not re.search(r"https?://|//cdn|@import|\burl\(['\"]?(?!data:|/)[a-z]+:", source), (
+            path
+        )
         assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", source)
         assert not re.search(r"localStorage|document\.cookie|<style|\sstyle=|\son\w+=\"", source)
         assert "createContextualFragment" not in source, path

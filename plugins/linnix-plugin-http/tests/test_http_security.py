@@ -243,7 +243,7 @@ def test_a_unix_socket_is_served_as_well(serve, tmp_path):
 def test_only_a_unix_socket(linnix_context, tmp_path):
     handler = built(linnix_context, listen="", unix_socket=str(tmp_path / "s"))
     handler.linnix_start()
-    handler.linnix_health()
+    handler.linnix_ready()
     assert handler.urls == ()
     assert curl("--unix-socket", str(tmp_path / "s"), "http://x/healthz")[0] == 200
     handler.linnix_stop(time.monotonic() + PATIENCE_S)
@@ -477,7 +477,7 @@ def test_nothing_runs_before_the_rights_of_the_start_are_gone(linnix_context):
     host, port = split_address(handler.urls[0].partition("//")[2])
     with socket.create_connection((host, port), timeout=PATIENCE_S) as early:
         early.sendall(f"GET /healthz HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-        handler.linnix_health()
+        handler.linnix_ready()
         assert early.recv(12) == b"HTTP/1.1 200"
     handler.linnix_stop(time.monotonic() + PATIENCE_S)
     assert "linnix-http" not in [thread.name for thread in threading.enumerate()]

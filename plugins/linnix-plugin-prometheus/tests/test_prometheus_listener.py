@@ -46,6 +46,7 @@ def listening(linnix_context):
             PrometheusConfig(metrics_listen="127.0.0.1:0", **config), context
         )
         handler.linnix_start(context)
+        handler.linnix_ready()
         handler.linnix_handle(Batch([ProcessEvent("fork", pid=2, start_ns=0, source=source)]))
         made.append((handler, httpx.Client(base_url=f"http://127.0.0.1:{handler.port}")))
         return made[-1][1]
@@ -168,6 +169,7 @@ def test_it_serves_before_the_first_record_comes(linnix_context):
     context = linnix_context("handlers.prometheus")
     handler = PrometheusHandler(PrometheusConfig(metrics_listen="127.0.0.1:0"), context)
     handler.linnix_start(context)
+    handler.linnix_ready()
     url = f"http://127.0.0.1:{handler.port}/healthz"
     assert handler.linnix_health().status == "ok"
     assert httpx.get(url).status_code == 200
@@ -196,6 +198,7 @@ def test_what_cannot_be_gathered_is_an_error_without_a_trace(linnix_context, lis
     context = linnix_context("handlers.prometheus", metrics=broken)
     handler = PrometheusHandler(PrometheusConfig(metrics_listen="127.0.0.1:0"), context)
     handler.linnix_start(context)
+    handler.linnix_ready()
     handler.linnix_handle([])
     with caplog.at_level(logging.ERROR):
         answer = httpx.get(f"http://127.0.0.1:{handler.port}/metrics")
@@ -266,4 +269,5 @@ def test_a_port_that_is_taken_makes_it_unavailable(linnix_context):
         handler = PrometheusHandler(PrometheusConfig(metrics_listen=address), context)
         with pytest.raises(PluginUnavailable, match=rf"{address} cannot be had: Address already"):
             handler.linnix_start(context)
+        handler.linnix_ready()
         handler.linnix_stop(time.monotonic() + 10)

@@ -63,6 +63,11 @@ class ConsoleHandler:
         """Choose the display by what standard output is now."""
         self._started_s = self._context.clock.monotonic()
         self._display = self._choose(sys.stdout)
+
+    @hookimpl
+    def linnix_ready(self) -> None:
+        """Begin to draw."""
+        assert self._display is not None
         self._thread = threading.Thread(
             target=self._keep, args=(self._display,), name="linnix-console", daemon=True
         )
@@ -99,9 +104,10 @@ class ConsoleHandler:
     def linnix_stop(self, deadline: float) -> None:
         """Give the terminal back and leave the last word on it."""
         self._ended.set()
-        if self._display is None or self._thread is None:
+        if self._display is None:
             return
-        self._thread.join(max(deadline - time.monotonic(), 0))
+        if self._thread is not None:
+            self._thread.join(max(deadline - time.monotonic(), 0))
         self._display.close(self._last_word(), max(deadline - time.monotonic(), 0))
 
     @hookimpl

@@ -89,9 +89,14 @@ class HttpHandler:
             self._server = server
 
     @hookimpl
+    def linnix_ready(self) -> None:
+        """Serve; whoever has connected before is served now."""
+        if self._server is not None:
+            self._server.begin()
+
+    @hookimpl
     def linnix_handle(self, batch: Batch) -> None:
         """Append to the history, and count."""
-        self._serve()
         self._state.take(batch)
         self._stream.publish(batch)
 
@@ -122,7 +127,6 @@ class HttpHandler:
     @hookimpl
     def linnix_health(self) -> Health:
         """Whether it serves; the limits say what is less protected than it could be."""
-        self._serve()
         with self._lock:
             server, stopped = self._server, self._stopped
         limits = tuple(self._limits())
@@ -161,20 +165,7 @@ class HttpHandler:
             self._context.logger.warning("connections were left open: they did not end in time")
 
     def _publish(self, record: Streamed) -> None:
-        self._serve()
         self._stream.publish((record,))
-
-    def _serve(self) -> None:
-        """Begin to serve, once.
-
-        Not at the start: a thread keeps the rights with which it begins, and then the
-        run may still be root's. The core asks for the health of everybody as soon as
-        everything runs; until then connections wait.
-        """
-        if self._server is not None and not self._server.begun:
-            with self._lock:
-                if self._server is not None and not self._server.begun:
-                    self._server.begin()
 
     def _limits(self) -> Iterable[str]:
         config = self._config

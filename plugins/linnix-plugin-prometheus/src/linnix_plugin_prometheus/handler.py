@@ -61,9 +61,14 @@ class PrometheusHandler:
             self._listener = Listener(self._config.metrics_listen, app)
 
     @hookimpl
+    def linnix_ready(self) -> None:
+        """Serve what was taken."""
+        if self._listener is not None:
+            self._listener.start()
+
+    @hookimpl
     def linnix_handle(self, batch: Batch) -> None:
         """Count a batch."""
-        self._serve()
         self._tally.batch(batch, self._context.clock.time_ns())
 
     @hookimpl
@@ -94,7 +99,6 @@ class PrometheusHandler:
     @hookimpl
     def linnix_health(self) -> Health:
         """Whether the second listener serves."""
-        self._serve()
         if self._listener is not None and self._listener.ended:
             return Health("failed", f"{self._config.metrics_listen} is served no more")
         return Health()
@@ -104,15 +108,6 @@ class PrometheusHandler:
         """Stop serving."""
         if self._listener is not None:
             self._listener.stop(deadline)
-
-    def _serve(self) -> None:
-        """Begin to serve, once.
-
-        Not in the start: a thread that begins there keeps what root may do. Health is asked
-        for as soon as everything runs.
-        """
-        if self._listener is not None:
-            self._listener.start()
 
     def _seen(self) -> Visibility:
         return visibility(self._context.components(), self._tally.kernel_event_seen)

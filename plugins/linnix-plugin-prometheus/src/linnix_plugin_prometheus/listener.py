@@ -30,7 +30,6 @@ class Listener:
         self._app = app
         self._server: Any = None
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
         self._stopped = False
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_STREAM)
@@ -57,24 +56,19 @@ class Listener:
         return self._thread is not None and not (self._thread.is_alive() or self._stopped)
 
     def start(self) -> None:
-        """Serve from now on; once is enough, and safe from any thread."""
-        if self._thread is not None:
-            return
-        with self._lock:
-            if self._thread is None and not self._stopped:
-                self._server = self._make_server()
-                self._thread = threading.Thread(
-                    target=self._server.run,
-                    kwargs={"sockets": [self._socket]},
-                    name="linnix-prometheus",
-                    daemon=True,
-                )
-                self._thread.start()
+        """Serve from now on."""
+        self._server = self._make_server()
+        self._thread = threading.Thread(
+            target=self._server.run,
+            kwargs={"sockets": [self._socket]},
+            name="linnix-prometheus",
+            daemon=True,
+        )
+        self._thread.start()
 
     def stop(self, deadline: float) -> None:
         """Stop serving and close, waiting until the monotonic ``deadline`` at most."""
-        with self._lock:
-            self._stopped = True
+        self._stopped = True
         if self._thread is not None:
             self._server.should_exit = True
             self._thread.join(max(deadline - time.monotonic(), 0.0))

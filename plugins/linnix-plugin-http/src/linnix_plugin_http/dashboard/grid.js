@@ -34,6 +34,8 @@ export class Grid {
   rows = [];
   by = "cpu";
   selected = null;
+  /** Whether rows stay where they are when others come and go; not so where the order is the point. */
+  steady = true;
   #slots = [];
   #first = 0;
   #height = 0;
@@ -69,10 +71,16 @@ export class Grid {
 
   /** Other rows; what was selected stays so, where it still is. */
   set(rows) {
+    const top = this.element.scrollTop;
+    const anchor = top > 0 ? this.rows[Math.floor(top / this.#height)]?.node : null;
+    const before = Math.floor(top / this.#height);
     this.rows = rows;
     this.element.setAttribute("aria-rowcount", rows.length + 1);
     this.body.style.height = `${rows.length * this.#height}px`;
-    this.#schedule();
+    // Who is born above what people read does not push it away.
+    const after = anchor && this.steady ? rows.findIndex(({ node }) => node === anchor) : -1;
+    if (after >= 0 && after !== before) this.element.scrollTop = top + (after - before) * this.#height;
+    this.draw();
   }
 
   index() {
@@ -80,21 +88,22 @@ export class Grid {
   }
 
   /** Choose a row and bring it into view. */
-  select(index, how = "move") {
+  select(index, how = "move", where = "nearest") {
     const row = this.rows[Math.max(0, Math.min(index, this.rows.length - 1))];
     if (!row) return;
     this.selected = row.node;
-    this.reveal();
+    this.reveal(where);
     this.onselect(row.node, how);
   }
 
-  reveal() {
+  reveal(where) {
     const index = this.index();
     if (index < 0) return;
     const head = this.head.offsetHeight;
     const top = index * this.#height;
     const room = this.element.clientHeight - head;
-    if (top < this.element.scrollTop) this.element.scrollTop = top;
+    if (where === "middle") this.element.scrollTop = top - room / 2;
+    else if (top < this.element.scrollTop) this.element.scrollTop = top;
     else if (top + this.#height > this.element.scrollTop + room) this.element.scrollTop = top + this.#height - room;
     this.draw();
   }

@@ -1,8 +1,8 @@
 // The processes of a host as a forest, kept up to date by events and samples. Knows no page.
 
 /** Ended processes are kept for a moment, so that people can see what there was. */
-const KEEP_ENDED_MS = 60_000;
-const MAX_ENDED = 2_000;
+const KEEP_ENDED_MS = 20_000;
+const MAX_ENDED = 500;
 
 const keyOf = (pid, start) => `${pid}:${start}`;
 
@@ -11,6 +11,7 @@ class Node {
     this.key = key;
     this.parent = null;
     this.children = [];
+    this.sorted = true;
     this.endedAt = 0;
     this.depth = 0;
   }
@@ -125,6 +126,8 @@ export class ProcessTree {
     const parent = this.nodes.get(keyOf(node.ppid, node.parent_start_ns));
     if (!parent || parent === node || node.parent) return;
     node.parent = parent;
+    const last = parent.children.at(-1);
+    if (last && byStart(last, node) > 0) parent.sorted = false;
     parent.children.push(node);
   }
 
@@ -183,48 +186,57 @@ export function rowsOf(tree, { folded, matches, flat, by, ended }) {
   }
   const rows = [];
   // Deep trees are made on purpose now and then: no recursion.
+  const roots = tree.roots();
   const order = [];
-  const stack = tree.roots().reverse();
+  const stack = [...roots].reverse();
   while (stack.length) {
     const node = stack.pop();
     order.push(node);
     node.depth = node.parent ? node.parent.depth + 1 : 0;
-    node.children.sort(byStart);
+    if (!node.sorted) {
+      node.children.sort(byStart);
+      node.sorted = true;
+    }
     for (let index = node.children.length - 1; index >= 0; index -= 1) stack.push(node.children[index]);
   }
-  const sums = new Map();
-  for (let index = order.length - 1; index >= 0; index -= 1) {
-    const node = order[index];
-    const matched = !matches || matches(node);
-    const sum = { below: 0, cpu: Math.max(0, node.cpu_pct ?? 0), rss: node.rss_bytes ?? 0, matched, shown: false, living: !node.endedAt };
-    for (const child of node.children) {
-      const of = sums.get(child);
-      if (!of.shown) continue;
-      sum.below += of.below + 1;
-      sum.cpu += of.cpu;
-      sum.rss += of.rss;
-      sum.shown = true;
-    }
-    // Whoever has somebody below that is shown is shown too, so that it hangs on something.
-    sum.shown ||= matched && (ended || !node.endedAt);
-    sums.set(node, sum);
-  }
-  const visible = (node) => sums.get(node).shown;
-  const levels = tree.roots().filter(visible).map((node, index, all) => [node, index + 1, all.length]).reverse();
+  for (let index = order.length - 1; index >= 0; index -= 1) sumUp(order[index], matches, ended);
+  const levels = siblings(roots);
   while (levels.length) {
     const [node, position, size] = levels.pop();
-    const sum = sums.get(node);
+    const { sum } = node;
     const closed = !matches && folded.has(node.key) && sum.below > 0;
     const made = row(node, node.depth, position, size, sum.matched);
     made.parental = sum.below > 0;
     made.open = made.parental && !closed;
     if (closed) Object.assign(made, { hidden: sum.below, cpu: sum.cpu, rss: sum.rss });
     rows.push(made);
-    if (closed) continue;
-    const shown = node.children.filter(visible);
-    for (let index = shown.length - 1; index >= 0; index -= 1) levels.push([shown[index], index + 1, shown.length]);
+    if (made.open) for (const each of siblings(node.children)) levels.push(each);
   }
   return rows;
+}
+
+/** Those who are shown, the last one first, each with its place among them and their number. */
+function siblings(nodes) {
+  const shown = nodes.filter((node) => node.sum.shown);
+  return shown.map((node, index) => [node, index + 1, shown.length]).reverse();
+}
+
+/** What a process and those below it that are shown use; theirs is known already. */
+function sumUp(node, matches, ended) {
+  const matched = !matches || matches(node);
+  // Whoever has somebody below that is shown is shown too, so that it hangs on something.
+  let shown = matched && (ended || !node.endedAt);
+  let below = 0;
+  let cpu = Math.max(0, node.cpu_pct ?? 0);
+  let rss = node.rss_bytes ?? 0;
+  for (const { sum } of node.children) {
+    if (!sum.shown) continue;
+    below += sum.below + 1;
+    cpu += sum.cpu;
+    rss += sum.rss;
+    shown = true;
+  }
+  node.sum = { matched, shown, below, cpu, rss };
 }
 
 function row(node, depth, position, size, matched) {

@@ -63,7 +63,7 @@ function statesOf(components) {
         "wide",
       ],
       components.some((row) => counters(row.counters).length) && ["Counted", (row) => counters(row.counters), "nowrap"],
-      ["From", (row) => [text(row.distribution || row.plugin), " ", h("span", { class: "muted" }, text(row.version))], "nowrap"],
+      ["From", (row) => (row.distribution ? [text(row.distribution), " ", h("span", { class: "muted" }, text(row.version))] : ""), "nowrap"],
     ].filter(Boolean),
     components,
   );

@@ -5,7 +5,7 @@ import { ceiling, chart } from "../chart.js";
 import { empty, failure, h, replace, section, severity, table, text, time } from "../dom.js";
 import { live } from "../live.js";
 import { rates } from "../rates.js";
-import { ago, bytes, count, duration, number, percent, plural, printable } from "../text.js";
+import { UNKNOWN, ago, bytes, count, duration, number, percent, plural, printable } from "../text.js";
 
 const MINUTES = 10;
 
@@ -34,8 +34,8 @@ export function show(page) {
   page.title("Overview");
   const tiles = h("div", { class: "tiles" });
   const charts = CHARTS.map(drawn);
-  const attention = h("div", { class: "stack" });
-  const losses = h("div");
+  const attention = h("div", { class: "stack" }, empty("Loading"));
+  const losses = h("div", null, empty("Loading"));
   const tops = h("div", { class: "columns" });
   let report = null;
   let open = null;
@@ -125,9 +125,9 @@ function tilesOf(status, system) {
   const down = Object.entries(status.components).filter(([state]) => !["running", "available", "stopped"].includes(state));
   const kernel = status.kernel_instrumentation === "active";
   return [
-    tile("Events", `${number(rates.latest("events"))} /s`, { note: `${count(status.events_total)} in this run` }),
+    tile("Events", rates.latest("events") === null ? UNKNOWN : `${number(rates.latest("events"))} /s`, { note: `${count(status.events_total)} in this run` }),
     tile("Lost", count(lost), {
-      note: lost ? `${number(rates.latest("lost"))} /s now` : "nothing in this run",
+      note: lost ? `${number(rates.latest("lost") ?? 0)} /s now` : "nothing in this run",
       kind: lost ? "bad" : "",
       href: "#/components",
     }),

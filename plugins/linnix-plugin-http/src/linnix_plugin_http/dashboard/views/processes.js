@@ -11,7 +11,7 @@ import { ProcessTree, matcher, rowsOf } from "../tree.js";
 const choices = { by: "cpu", flat: false, ended: true, folded: new Set(), words: "" };
 
 /** What the stream brings within this time is shown at once. */
-const REDRAW_MS = 250;
+const REDRAW_MS = 400;
 
 /** The agent may answer with a look at the table that is a quarter of a second old. */
 const SETTLE_MS = 300;
@@ -86,7 +86,7 @@ export function show(page) {
         choices.by = grid.by = value;
         redraw();
       }),
-      select("Show", [["tree", "Tree"], ["flat", "List, most first"]], choices.flat ? "flat" : "tree", (value) => {
+      select("Show", [["tree", "Tree"], ["flat", "List"]], choices.flat ? "flat" : "tree", (value) => {
         choices.flat = value === "flat";
         redraw();
         grid.element.scrollTop = 0;
@@ -125,6 +125,7 @@ export function show(page) {
   function redraw() {
     const matches = matcher(choices.words);
     const rows = rowsOf(tree, { ...choices, matches });
+    grid.steady = !choices.flat;
     grid.set(rows);
     seen = tree.version;
     dirty = false;
@@ -155,10 +156,12 @@ export function show(page) {
     for (const record of waiting ?? []) tree.apply(record);
     waiting = null;
     message.hidden = true;
+    // The same process is another object now.
+    grid.selected = tree.nodes.get(grid.selected?.key) ?? null;
     showNote();
     redraw();
     if (wanted !== null) reveal(wanted);
-    else if (grid.selected) showDetails((grid.selected = tree.nodes.get(grid.selected.key) ?? grid.selected));
+    else if (grid.selected) showDetails(grid.selected);
   }
 
   function showNote() {
@@ -188,7 +191,8 @@ export function show(page) {
       choices.words = search.value = "";
       redraw();
     }
-    grid.select(grid.rows.findIndex((row) => row.node === node), "open");
+    openDetails();
+    grid.select(grid.rows.findIndex((row) => row.node === node), "open", "middle");
     grid.element.focus({ preventScroll: true });
   }
 
