@@ -146,6 +146,16 @@ def evaluate(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def score(session: nox.Session) -> None:
+    """Every reasoner on the same held-out incidents; ``-r NAME`` for others than heuristics."""
+    session.install(
+        "-r", "requirements.txt", *_editable(".[testing]", "plugins/linnix-plugin-insight")
+    )
+    incidents = "datasets/held-out/incidents.jsonl"
+    session.run("linnix", "insight", "score", incidents, *(session.posargs or ["-r", "heuristics"]))
+
+
+@nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Every benchmark, beside its peer in the same run; prints JSON lines."""
     session.install("-r", "requirements.txt", "psutil")
