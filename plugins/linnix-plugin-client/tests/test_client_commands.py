@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from linnix_core import LinnixError, Loss, Subject, printable, start_time_ns
+from linnix_core import LinnixError, Loss, Subject, printable, read_bundle, start_time_ns
 
 #: What the hostile process of the agent is called, and how that is shown.
 HOSTILE = "\x1b[2J\n\u202e[red]evil[/red]"
@@ -147,6 +147,14 @@ def test_explain_tells_who_and_why_with_the_evidence(linnix, agent):
     assert "Why\n  Fork storm by sh (pid 10): 212 forks, limit 100 forks" in said
     assert "  try: Look at the tree: pstree -aps 10\n" in said
     assert f" 12   50.0%  1.0G     └─ {SHOWN} --token=[redacted]\n" in said
+
+
+def test_explain_writes_a_file_that_can_be_judged_elsewhere(linnix, agent, tmp_path):
+    agent.alert()
+    file = tmp_path / "incident.json"
+    assert linnix("explain", "--url", agent.url, agent.incident, "--bundle", str(file)) == ""
+    assert read_bundle(file).request.incident.id == agent.incident
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_explain_again_waits_for_the_new_insight(linnix, agent):

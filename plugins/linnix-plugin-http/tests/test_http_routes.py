@@ -17,6 +17,7 @@ from linnix_core import (
     Result,
     decode,
     hookimpl,
+    load_bundle,
 )
 
 
@@ -321,6 +322,15 @@ def test_a_failing_reasoner_is_not_asked_again_at_every_look(serve):
     _, client = serve(family(), handlers={"alarm": Alarm}, reasoners={"silent": Silent})
     assert len(client.get("/insights")["queued"]) == 1
     assert client.get("/insights")["queued"] == []
+
+
+def test_an_incident_is_a_bundle_that_can_be_judged_elsewhere(busy):
+    _, client = busy
+    (incident,) = client.get("/incidents")
+    bundle = load_bundle(client.request("GET", f"/incidents/{incident['id']}/bundle")[2])
+    assert bundle.request.incident.id == incident["id"]
+    assert bundle.request.facts
+    assert client.refused("/incidents/none/bundle")[0] == 404
 
 
 def test_an_incident_is_explained_once_more(busy):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -88,17 +90,25 @@ def _lasted(incident: dict[str, Any]) -> str:
 @click.command()
 @click.argument("incident_id", metavar="ID")
 @click.option("--again", is_flag=True, help="Have it explained once more, and wait for that.")
+@click.option("--bundle", "file", metavar="FILE", help="Write all of it to a file, and end.")
 @as_json
 @no_color
 @agent_options
-def explain(agent: Agent, incident_id: str, again: bool, as_json: bool, no_color: bool) -> None:
+def explain(
+    agent: Agent, incident_id: str, again: bool, file: str | None, as_json: bool, no_color: bool
+) -> None:
     """Show one incident: what was measured, who is behind it, and why it happened.
 
-    linnix incidents lists the IDs.
+    linnix incidents lists the IDs. The file of --bundle can be judged again by any reasoner,
+    also elsewhere.
     """
     from linnix_plugin_client.paper import Paper
 
     path = f"/incidents/{quoted(incident_id)}"
+    if file is not None:
+        with _known():
+            _write(agent.get(f"{path}/bundle"), file)
+        return
     with _known():
         incident = _explained_again(agent, path) if again else agent.get(path)
     paper = Paper(no_color=no_color)
@@ -106,6 +116,16 @@ def explain(agent: Agent, incident_id: str, again: bool, as_json: bool, no_color
         paper.json(incident)
     else:
         _print(paper, incident)
+
+
+def _write(document: Any, file: str) -> None:
+    from linnix_core import load_bundle, write_bundle
+
+    try:
+        bundle = load_bundle(json.dumps(document))
+    except ValueError as error:
+        raise LinnixError(f"the agent's bundle cannot be read: {error}") from None
+    write_bundle(bundle, Path(file))
 
 
 def _explained_again(agent: Agent, path: str) -> dict[str, Any]:

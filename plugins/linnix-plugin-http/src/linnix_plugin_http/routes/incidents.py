@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, Struct
 
-from linnix_core import Feedback, Incident, Insight, LinnixError, Severity, printable
+from linnix_core import (
+    Feedback,
+    Incident,
+    Insight,
+    LinnixError,
+    Severity,
+    dump_bundle,
+    printable,
+)
 from linnix_plugin_http.api import Api, as_json
 from linnix_plugin_http.moments import Moment, moment_ns
 from linnix_plugin_http.operations import Problem, Reply, operation
@@ -130,6 +139,16 @@ def incident(api: Api, ask: One) -> Incident:
         found,
         IncidentDetail(**shared, investigation=written[0] if written else None, insights=written),
     )
+
+
+@operation("GET", "/incidents/{id}/bundle", statuses=(404,), blocking=True, returns=dict[str, Any])
+def bundle(api: Api, ask: One) -> dict[str, Any]:
+    """One incident of this run as a file that any reasoner can judge again."""
+    made = api.context.bundle(ask.id)
+    if made is None:
+        raise Problem(404, "no such incident in this run", hint="GET /incidents lists them")
+    document: dict[str, Any] = json.loads(dump_bundle(made))
+    return document
 
 
 @operation("POST", "/incidents/{id}/feedback", scope="act", statuses=(404,), blocking=True)
