@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import itertools
 import re
 import sys
 import tomllib
@@ -138,7 +139,9 @@ OF_THE_SYSTEM = {"linnix-plugin-bcc": {"bcc"}}
 
 @by_name
 def test_a_plugin_imports_what_it_declares(plugin):
-    allowed = modules_of(project(plugin)["project"]["dependencies"])
+    declared = project(plugin)["project"]
+    extras = declared.get("optional-dependencies", {}).values()
+    allowed = modules_of([*declared["dependencies"], *itertools.chain(*extras)])
     allowed |= OF_THE_SYSTEM.get(plugin.name, set())
     assert foreign(plugin / "src") - allowed - {module_of(plugin), "linnix_core"} == set()
 
