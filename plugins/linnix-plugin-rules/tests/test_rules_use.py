@@ -260,8 +260,9 @@ def test_steady_leaves_out_who_gets_something_done(host, alerts_of, grows, write
         (3, 45, "R", True),  # four want two cores
         (3, 30, "R", False),
         (3, 45, "S", False),  # it sleeps now and then
-        (9, 20, "R", False),  # too little to be told of
-        (9, 26, "R", True),
+        (9, 19, "R", False),  # too little to be told of
+        (9, 26, "R", False),  # too little in so short a time
+        (9, 36, "R", True),
     ],
 )
 def test_steady_counts_the_share_that_is_to_be_had(host, alerts_of, others, percent, state, fires):

@@ -47,7 +47,11 @@ WAITED_NS = 200_000_000
 #: Rounds that tell how many processes want to run, and the CPU (%) that is too little to be
 #: told of, however many others there are.
 READY_ROUNDS = 5
-LEAST_CPU = 25.0
+LEAST_CPU = 20.0
+
+#: The CPU time that it takes, as a part of what is used at the threshold for the duration: little
+#: of it in a long time shows nothing.
+ENOUGH_SHARE = 0.75
 
 #: By how much memory may differ, at most, while nothing happens: the kernel's own counters
 #: are off by that much.
@@ -373,8 +377,8 @@ class SubtreeCpu(_Use):
 
     @property
     def enough(self) -> float:
-        """As much CPU time as it takes where nobody else wants any."""
-        return self.threshold * self.duration if self.steady else 0.0
+        """Nearly as much CPU time as it takes where nobody else wants any."""
+        return ENOUGH_SHARE * self.threshold * self.duration if self.steady else 0.0
 
     def _limits(self, samples: Round) -> Callable[[Any], float]:
         limit, cpus = self.threshold, samples.machine.cpus

@@ -1,0 +1,1 @@
+"""How well incidents are detected: real programs, recorded once, judged as often as wanted."""
