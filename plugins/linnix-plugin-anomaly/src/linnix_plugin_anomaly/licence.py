@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from linnix_core import Context
+from linnix_plugin_enterprise import require
 
 __all__ = ["CAPABILITY", "require_licence"]
 
@@ -11,7 +12,5 @@ CAPABILITY = "anomaly"
 
 
 def require_licence(context: Context) -> None:
-    """Return when a license names `CAPABILITY`; raise `PluginUnavailable` when none does.
-
-    The distribution that reads licenses is not among the dependencies yet: everyone may run.
-    """
+    """Return when a license names `CAPABILITY`; raise `PluginUnavailable` when none does."""
+    require(CAPABILITY, context)

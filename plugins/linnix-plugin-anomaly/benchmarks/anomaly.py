@@ -8,7 +8,7 @@ DIR is as for ``linnix anomaly score``. The threshold is the only thing that the
   half-space trees of river;
 * memory of a series, and processor time of a point.
 
-    python benchmarks/anomaly.py DIR [--peer]
+    python plugins/linnix-plugin-anomaly/benchmarks/anomaly.py DIR [--peer]
 """
 
 from __future__ import annotations
@@ -100,9 +100,12 @@ def cost() -> None:
 def main() -> None:
     """Print everything."""
     parser = argparse.ArgumentParser(description="Score the anomaly detector out of sample.")
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("folder", type=Path, metavar="DIR", nargs="?", help="labelled series")
     parser.add_argument("--peer", action="store_true", help="half-space trees too (half a minute)")
     options = parser.parse_args()
+    cost()
+    if options.folder is None:
+        return
     series, _ = read_labelled(options.folder)
     scored = [detected(each) for each in series]
     print(f"{'':<44}{''.join(f'{name:>9}' for name in PROFILES)}")
@@ -112,7 +115,6 @@ def main() -> None:
     transfers([each.name for each in series], scored)
     if options.peer:
         peer(series)
-    cost()
 
 
 if __name__ == "__main__":
