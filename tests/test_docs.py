@@ -145,3 +145,11 @@ def test_the_other_examples_of_the_tutorial_are_python_that_the_core_accepts():
     assert (answer.class_, answer.confidence, answer.process) == ("normal", 50, None)
     exec(compile(deployer, "deployer", "exec"), names)
     assert callable(names["serve"])
+
+
+def test_the_messages_shown_are_those_of_the_code():
+    text = (DOCS / "messages.md").read_text(encoding="utf-8")
+    shown = re.findall(r"<!-- (\S+) -->\n```\w+\n(.*?)\n```\n", text, re.DOTALL)
+    assert len(shown) == text.count("<!-- ") >= 5
+    for file, message in shown:
+        assert (ROOT / file).read_text(encoding="utf-8").rstrip("\n") == message, file
