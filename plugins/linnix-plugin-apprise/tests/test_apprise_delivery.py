@@ -64,6 +64,7 @@ def start(linnix_context, service):
         handler = AppriseHandler(AppriseConfig(**options), linnix_context("handlers.apprise"))
         started.append(handler)
         handler.linnix_start()
+        handler.linnix_ready()
         return handler
 
     yield make

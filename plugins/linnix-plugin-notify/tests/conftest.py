@@ -97,6 +97,7 @@ def start(linnix_context, sink, clock):
         config = NotingConfig(**options)
         handler = NotingHandler(config, linnix_context("handlers.noting", clock=clock))
         handler.linnix_start()
+        handler.linnix_ready()
         started.append(handler)
         return handler
 

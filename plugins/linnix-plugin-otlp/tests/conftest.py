@@ -69,6 +69,7 @@ def make_handler(linnix_context):
         handler = OtlpHandler(OtlpConfig(**options), linnix_context("handlers.otlp", **parts or {}))
         made.append(handler)
         handler.linnix_start()
+        handler.linnix_ready()
         return handler
 
     yield make

@@ -74,6 +74,7 @@ def start(linnix_context, pagerduty):
         )
         started.append(handler)
         handler.linnix_start()
+        handler.linnix_ready()
         return handler
 
     yield make

@@ -106,6 +106,7 @@ def start(linnix_context, slack):
         handler = SlackHandler(config, context or linnix_context("handlers.slack"))
         started.append(handler)
         handler.linnix_start()
+        handler.linnix_ready()
         return handler
 
     yield make

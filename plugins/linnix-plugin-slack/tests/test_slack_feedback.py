@@ -215,7 +215,7 @@ def test_a_click_arrives_through_socket_mode(start, slack, linnix_context, heard
         said.set()
 
     handler = start(context=linnix_context(feedback=hear), app_token=Secret("xapp-test"))
-    assert handler.linnix_health().limits  # begins to listen
+    assert handler.linnix_health().limits
     assert said.wait(60)
     assert server.acknowledged.wait(60)
     assert server.answer["envelope_id"] == "e1"

@@ -89,10 +89,8 @@ class Delivery:
     # --- from outside -----------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to deliver; again does nothing."""
-        with self._changed:
-            if self._thread.ident is None and self._stop_at is None:
-                self._thread.start()
+        """Begin to deliver."""
+        self._thread.start()
 
     def take(self, notice: Incident | Insight | Feedback) -> None:
         """Note what happened, and write it down: at once, or soon where much happens."""

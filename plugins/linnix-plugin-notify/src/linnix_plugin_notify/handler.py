@@ -156,6 +156,12 @@ class NotifyHandler:
         )
 
     @hookimpl
+    def linnix_ready(self) -> None:
+        """Begin to deliver."""
+        if self._delivery is not None:
+            self._delivery.start()
+
+    @hookimpl
     def linnix_incident(self, incident: Incident) -> None:
         """An incident changed: note it, and tell whom it concerns."""
         self._take(incident)
@@ -188,7 +194,6 @@ class NotifyHandler:
         delivery = self._delivery
         if delivery is None:
             return Health()
-        self.awake()
         limits = []
         waiting, held = delivery.waiting()
         lost = delivery.lost()
@@ -240,10 +245,4 @@ class NotifyHandler:
 
     def _take(self, notice: Incident | Insight | Feedback) -> None:
         if self._delivery is not None:
-            self.awake()
             self._delivery.take(notice)
-
-    def awake(self) -> None:
-        """Begin to deliver. Not in `linnix_start`: a thread keeps what it begins with, root too."""
-        if self._delivery is not None:
-            self._delivery.start()

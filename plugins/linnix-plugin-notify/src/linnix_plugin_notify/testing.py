@@ -422,7 +422,6 @@ def _recover(cls: Any, options: Mapping[str, Any], folder: Path, *, continues: b
             handler.linnix_incident(told)
             _wait_told(handler._delivery)
     else:
-        handler.linnix_health()
         _wait_told(handler._delivery)
     handler.linnix_stop(time.monotonic() + 30)
 
@@ -430,6 +429,7 @@ def _recover(cls: Any, options: Mapping[str, Any], folder: Path, *, continues: b
 def _started(cls: Any, options: Mapping[str, Any], folder: Path, run_id: str) -> Any:
     handler = cls(_configured(cls, options), _context(folder, run_id))
     handler.linnix_start()
+    handler.linnix_ready()
     return handler
 
 

@@ -77,10 +77,13 @@ class OtlpHandler:
         )
 
     @hookimpl
+    def linnix_ready(self) -> None:
+        """Begin to send."""
+        self._sender.start()
+
+    @hookimpl
     def linnix_handle(self, batch: Batch) -> None:
         """Put events in the queue and take note of samples; `RecordsLost` for a full queue."""
-        # Not in the start: a thread that begins there keeps what root may do.
-        self._sender.start()
         kinds = self._kinds
         events = [r for r in batch if type(r) is ProcessEvent and r.kind in kinds]
         if self._config.metrics_interval:
@@ -178,7 +181,6 @@ class OtlpHandler:
     # --- inside -----------------------------------------------------------------------
 
     def _notice(self, notice: Any) -> None:
-        self._sender.start()
         if dropped := self._waiting.put_notice(notice):
             self._sender.count_lost(0, dropped)
 

@@ -83,14 +83,9 @@ class Sender:
     # --- called by the handler --------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to send; once is enough."""
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None and not self._stopping.is_set():
-                    self._thread = threading.Thread(
-                        target=self._run, name="linnix-otlp", daemon=True
-                    )
-                    self._thread.start()
+        """Begin to send."""
+        self._thread = threading.Thread(target=self._run, name="linnix-otlp", daemon=True)
+        self._thread.start()
 
     def count_lost(self, events: int, notices: int) -> None:
         """Count what the Collector will not get; from any thread."""

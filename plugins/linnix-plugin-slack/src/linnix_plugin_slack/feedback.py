@@ -86,9 +86,8 @@ class SocketListener:
         self.problem = "not connected to Slack yet"
 
     def start(self) -> None:
-        """Begin to listen; again does nothing."""
-        if self._thread.ident is None and not self._stop.is_set():
-            self._thread.start()
+        """Begin to listen."""
+        self._thread.start()
 
     def stop(self, deadline: float) -> None:
         """Listen no more."""

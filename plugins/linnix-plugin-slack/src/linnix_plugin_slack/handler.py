@@ -152,8 +152,9 @@ class SlackHandler(NotifyHandler):
             return health
         return attrs.evolve(health, limits=(*health.limits, self._listener.problem))
 
-    def awake(self) -> None:
+    @hookimpl
+    def linnix_ready(self) -> None:
         """Begin to deliver and to listen."""
-        super().awake()
+        super().linnix_ready()
         if self._listener is not None:
             self._listener.start()
