@@ -195,14 +195,14 @@ def _tree_facts(incident: Incident, processes: ProcessView, subject: str) -> Ite
     yield Fact("descendants that ended lately", len(ended), "processes", subject)
     lives = sorted(p.duration_ns for p in ended if p.duration_ns is not None)
     if lives:
-        yield Fact("median life of those", round(lives[len(lives) // 2] / 1e9, 3), "s", subject)
+        yield Fact("their median life", round(lives[len(lives) // 2] / 1e9, 3), "s", subject)
     root = processes.get(key)
     programs = [p.exe for p in ended if p.exe and (root is None or p.exe != root.exe)]
     if root is not None and root.exe:
         share = 100 * len(programs) / len(ended)
-        yield Fact("started a program of those", round(share), "%", subject)
+        yield Fact("share with an exec", round(share), "%", subject)
     if programs:
-        yield Fact("programs among those", len(set(programs)), "programs", subject)
+        yield Fact("programs", len(set(programs)), "programs", subject)
 
 
 def _measurements(process: Process, process_id: str) -> Iterable[Fact]:

@@ -174,9 +174,9 @@ def test_of_the_tree_it_says_who_lives_and_who_ended_how_soon_and_as_what():
     facts = facts_of(request)
     assert facts["descendants alive"] == (3, "processes")
     assert facts["descendants that ended lately"] == (10, "processes")
-    assert facts["median life of those"] == (0.002, "s")
-    assert facts["started a program of those"] == (40, "%")
-    assert facts["programs among those"] == (2, "programs")
+    assert facts["their median life"] == (0.002, "s")
+    assert facts["share with an exec"] == (40, "%")
+    assert facts["programs"] == (2, "programs")
 
 
 def test_of_a_process_without_a_tree_nothing_is_said():

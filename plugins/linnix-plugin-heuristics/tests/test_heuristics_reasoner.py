@@ -40,8 +40,8 @@ FAST_JOBS = "short_jobs=200 short_jobs; window=2 s"
 
 def ended(count, *, started, programs=None):
     """What is said of descendants that ended: how many started how many programs."""
-    said = f"descendants that ended lately={count} processes; started a program of those={started}%"
-    return said if programs is None else f"{said}; programs among those={programs} programs"
+    said = f"descendants that ended lately={count} processes; share with an exec={started}%"
+    return said if programs is None else f"{said}; programs={programs} programs"
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_where_the_alerts_name_nobody_it_is_who_uses_most_of_what_is_short(
 def test_it_cites_what_was_measured_its_limit_and_what_decided(reasoner):
     facts = (
         "forks=900 forks; threshold=300 forks; window=2 s; share=97%; "
-        "descendants that ended lately=400 processes; started a program of those=0%"
+        "descendants that ended lately=400 processes; share with an exec=0%"
     )
     assert reasoner.linnix_reason(request(facts)).facts == ("f1", "f2", "f6", "f3")
 
@@ -247,7 +247,7 @@ def test_it_is_surer_the_further_over_the_limit_and_the_more_agrees(reasoner):
     assert over == [60, 70, 80, 80]
     assert of("forks=100 forks; threshold=100 forks", rules=("one", "two")) == 65
     assert of("forks=400 forks; window=5 s") == 60  # a second fact of another unit is no limit
-    agreeing = "started a program of those=0%; descendants that ended lately=300 processes"
+    agreeing = "share with an exec=0%; descendants that ended lately=300 processes"
     assert of(f"forks=100 forks; threshold=100 forks; {agreeing}") == 65
     against = "descendants alive=300 processes"
     assert of(f"forks=100 forks; threshold=100 forks; {against}") == 55

@@ -44,7 +44,7 @@ ENOUGH_ENDED = 5
 FEW_STARTED = 10
 MOST_STARTED = 60
 
-#: Different programs among them: a flood repeats one or few, a build or a script has more.
+#: Different programs: a flood repeats one or few, a build or a script has more.
 MANY_PROGRAMS = 4
 
 #: Forks, or jobs, in a second that are much on any machine.
@@ -108,9 +108,9 @@ def _of_forks(facts: Facts, suspected: IncidentClass) -> Judgement:
     if ended < ENOUGH_ENDED:
         # Who only compares two looks at the machine has missed what ended between them.
         return Judgement(suspected, _given(facts, "descendants alive"))
-    share = facts.get("started a program of those")
-    programs = facts.value("programs among those")
-    because = _given(facts, "started a program of those", "programs among those")
+    share = facts.get("share with an exec")
+    programs = facts.value("programs")
+    because = _given(facts, "share with an exec", "programs")
     if suspected == "runaway_tree" and alive >= MANY_ALIVE:
         return Judgement("runaway_tree", _given(facts, "descendants alive"))
     if share is None:
@@ -133,7 +133,7 @@ def _of_cpu(facts: Facts) -> Judgement:
     moved = _given(facts, "reads", "writes")
     if sum(fact.value for fact in moved) >= MOVES:
         return Judgement("normal", moved)
-    ran = _given(facts, "descendants that ended lately", "programs among those")
+    ran = _given(facts, "descendants that ended lately", "programs")
     if len(ran) == 2 and ran[0].value >= SOME_RAN:
         return Judgement("normal", ran)
     return Judgement("cpu_spin", _given(facts, "CPU"))
