@@ -235,8 +235,10 @@ class Stream:
                 gone = self._pages.popleft()
                 self._start = gone.end
                 self._evicted = max(self._evicted, gone.records[-1].seq)
-            loop, awake = self._loop, self._awake
-            self._awake = loop is not None
+            # While nobody reads, the server sleeps.
+            loop = self._loop if self._subscribers else None
+            awake = self._awake
+            self._awake = awake or loop is not None
         if loop is not None and not awake:
             # A loop that has been closed has no readers.
             with contextlib.suppress(RuntimeError):
@@ -265,9 +267,12 @@ class Stream:
 
     def subscribe(self, wanted: Filter, last_id: int | None, same_run: bool = True) -> Beginning:
         """Read from here on, or from after the record with the number ``last_id``."""
+        subscriber = Subscriber(wanted, 0)
         with self._lock:
             pages, newest, evicted = list(self._pages), self._newest, self._evicted
             position = end = self._end
+            # From here on it is woken by what comes.
+            self._subscribers.add(subscriber)
         lost: int | None = 0
         why = ""
         if last_id is not None and (not same_run or last_id > newest):
@@ -277,8 +282,9 @@ class Stream:
             position = _after(pages, last_id, end)
             if last_id < evicted:
                 lost, why = evicted - last_id, "no longer in the history"
-        subscriber = Subscriber(wanted, position)
-        self._subscribers.add(subscriber)
+        subscriber.position = position
+        # What was joined before may end earlier than the history does now.
+        self._shared.clear()
         self._want()
         oldest = pages[0].records[0].seq if pages else None
         return Beginning(subscriber, newest, oldest, lost, why)
