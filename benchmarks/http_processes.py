@@ -80,7 +80,7 @@ def serving(table: ProcessTable, folder: Path) -> Iterator[int]:
     )
     handler = HttpHandler(HttpConfig(listen="127.0.0.1:0"), context)
     handler.linnix_start()
-    handler.linnix_health()
+    handler.linnix_ready()
     try:
         yield int(handler.urls[0].rpartition(":")[2])
     finally:

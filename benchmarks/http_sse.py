@@ -123,7 +123,7 @@ def linnix() -> Iterator[tuple[int, Callable[[list[ProcessEvent]], None]]]:
         )
         handler = HttpHandler(HttpConfig(listen="127.0.0.1:0"), context)
         handler.linnix_start()
-        handler.linnix_health()
+        handler.linnix_ready()
 
         def handle() -> None:
             while (item := sink.get()) is not None:

@@ -136,6 +136,7 @@ def with_notify(folder: Path, count: int, rate: int, incidents: int) -> None:
     )
     handler = Handler(Config(routes=ROUTES, max_pages=100_000), context)
     handler.linnix_start()
+    handler.linnix_ready()
 
     def take(number: int) -> None:
         for incident in book.add(alert_of(number, incidents)):
