@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from linnix_core import PluginUnavailable, Secret
+from linnix_core.testing.secrets import QuotingRule, commands_with_secrets, leaked
 from linnix_plugin_apprise import AppriseConfig, AppriseHandler, body_of, escaped
 from linnix_plugin_notify import Route, delivery
 from linnix_plugin_notify.testing import (
@@ -177,3 +178,22 @@ def test_whatever_a_process_is_called_it_is_plain_text(name):
             assert "://" not in line
             assert line.isprintable()
             assert line[:1] not in ("-", "+", "=")
+
+
+def test_no_secret_of_a_command_line_reaches_a_service(linnix_runtime, service, monkeypatch):
+    monkeypatch.setenv("LINNIX_TEST_ADDRESS", service.address())
+    records = commands_with_secrets(seed=11)
+    options = {
+        "urls": [{"env": "LINNIX_TEST_ADDRESS"}],
+        "routes": [{"name": "all", "per_hour": 1000}],
+    }
+    agent = linnix_runtime(
+        handlers={"quoting": QuotingRule, "apprise": AppriseHandler},
+        records=records,
+        options={"handlers.apprise": options},
+    )
+    assert agent.wait_idle(60)
+    wait_for(lambda: len(service.messages) == len(records))
+    sent = "\n".join(request.body.decode() for request in service.requests)
+    assert leaked(sent, seed=11) == []
+    assert sent.count("quoted: ") >= len(records)

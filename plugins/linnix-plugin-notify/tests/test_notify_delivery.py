@@ -7,15 +7,8 @@ import time
 
 import pytest
 
-from linnix_core import (
-    Alert,
-    Duration,
-    Feedback,
-    PluginUnavailable,
-    ProcessEvent,
-    Subject,
-    hookimpl,
-)
+from linnix_core import Alert, Duration, Feedback, PluginUnavailable
+from linnix_core.testing.secrets import QuotingRule, commands_with_secrets, leaked
 from linnix_plugin_notify import NotNow, Refused, Route, delivery, sections
 from linnix_plugin_notify.outbox import NotSaved, Outbox
 from linnix_plugin_notify.testing import HOSTILE, example_messages, explanation, incident, story
@@ -230,51 +223,19 @@ def test_every_text_of_a_message_is_one_printable_line(name):
             assert len(text) <= 400
 
 
-# Put together here, so that no scanner takes this file for a leak.
-SECRETS = {
-    "hunter2-in-a-flag": "--password={}",
-    "AKIA" + "IOSFODNN7EXAMPL2": "{}",
-    "gh" + "p_" + "16C7e42F292c6912E7710c838347Ae178B4a": "--note={}",
-    "xo" + "xb-" + "2048-4096-AbCdEfGhIjKl": "{}",
-    "s3cr3t-of-the-url": "postgresql://app:{}@db.internal:5432/prod",
-    "ey" + "JhbGciOiJIUzI1NiJ9." + "ey" + "JzdWIiOiIxMjM0In0." + "dozjgNryP4J3jVmNHl0w5N": "{}",
-    "s3cr3t-of-the-environment": "PGPASSWORD={}",
-    "s3cr3t-of-the-header": "Authorization: Bearer {}",
-}
-
-
-class Finder:
-    """A rule that quotes the command line of what it finds."""
-
-    @hookimpl
-    def linnix_handle(self, batch):
-        return [
-            Alert(
-                "quoting", "high", f"{record.comm} runs {' '.join(record.args)}", "fork_storm",
-                Subject(record.key, record.exe, record.comm, record.cgroup), ts_ns=record.ts_ns,
-            )
-            for record in batch
-            if isinstance(record, ProcessEvent) and record.args
-        ]  # fmt: skip
-
-
 def test_no_secret_of_a_command_line_gets_into_a_message(linnix_runtime, sink, noting):
-    texts = [form.format(secret) for secret, form in SECRETS.items()]
-    records = [
-        ProcessEvent(
-            "exec", 100 + number, number * 10**7, comm=f"c{number}", exe=f"/bin/c{number}",
-            args=("tool", "-v", text), ts_ns=time.time_ns(),
-        )
-        for number, text in enumerate(texts)
-    ]  # fmt: skip
-    agent = linnix_runtime(handlers={"finder": Finder, "noting": noting}, records=records)
+    records = commands_with_secrets(seed=8)
+    told_all = {"handlers.noting": {"routes": [{"name": "all", "per_hour": 1000}]}}
+    agent = linnix_runtime(
+        handlers={"quoting": QuotingRule, "noting": noting}, records=records, options=told_all
+    )
     assert agent.wait_idle(60)
-    assert sink.wait_for(len(texts))
+    assert sink.wait_for(len(records))
     said = "\n".join(
         text for message, _, _ in sink.delivered for _, lines in sections(message) for text in lines
     )
-    assert [secret for secret in SECRETS if secret in said] == []
-    assert "tool -v" in said
+    assert leaked(said, seed=8) == []
+    assert said.count("quoted: ") >= len(records)
 
 
 def test_capture_goes_on_while_a_service_hangs(linnix_runtime, sink, noting, linnix_records):

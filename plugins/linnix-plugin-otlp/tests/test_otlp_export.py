@@ -22,6 +22,7 @@ from linnix_core import (
     Secret,
     Subject,
 )
+from linnix_core.testing.secrets import QuotingRule, commands_with_secrets, leaked
 from linnix_plugin_otlp import OtlpConfig, OtlpHandler
 
 
@@ -572,3 +573,21 @@ def test_an_incident_arrives_with_its_sentence_and_numbers(collector, make_handl
     record = collector.wait_for_logs(1)[0]
     assert (record.event_name, record.body.string_value) == ("linnix.incident.opened", "it burns")
     assert attributes(record)["linnix.evidence.cpu"] == 99.0
+
+
+def test_no_secret_of_a_command_line_reaches_the_collector(linnix_runtime, any_collector):
+    records = commands_with_secrets(seed=12)
+    options = {
+        "endpoint": any_collector.endpoint, "protocol": any_collector.protocol, "delay": 0.02,
+        "metrics_interval": 0,
+    }  # fmt: skip
+    agent = linnix_runtime(
+        handlers={"quoting": QuotingRule, "otlp": OtlpHandler},
+        records=records,
+        options={"handlers.otlp": options},
+    )
+    assert agent.wait_idle(60)
+    logs = any_collector.wait_for_logs(3 * len(records))
+    sent = "\n".join(map(str, logs))
+    assert leaked(sent, seed=12) == []
+    assert sent.count("quoted: ") >= len(records)

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from linnix_core import PluginUnavailable, Secret
+from linnix_core.testing.secrets import QuotingRule, commands_with_secrets, leaked
 from linnix_plugin_notify import Route, delivery
 from linnix_plugin_notify.testing import kill_everywhere, story
 from linnix_plugin_pagerduty import PagerDutyConfig, PagerDutyHandler
@@ -170,3 +171,23 @@ def test_what_httpx_calls_a_request_is_one(start, pagerduty):
     assert sent.headers["content-type"] == "application/json"
     assert json.loads(sent.body)["event_action"] == "trigger"
     assert httpx.codes.ACCEPTED == 202
+
+
+def test_no_secret_of_a_command_line_reaches_pagerduty(linnix_runtime, pagerduty, monkeypatch):
+    monkeypatch.setenv("LINNIX_TEST_ROUTING_KEY", "R0123456789")
+    records = commands_with_secrets(seed=10)
+    options = {
+        "routing_key": {"env": "LINNIX_TEST_ROUTING_KEY"},
+        "url": pagerduty.url,
+        "routes": [{"name": "all", "per_hour": 1000}],
+    }
+    agent = linnix_runtime(
+        handlers={"quoting": QuotingRule, "pagerduty": PagerDutyHandler},
+        records=records,
+        options={"handlers.pagerduty": options},
+    )
+    assert agent.wait_idle(60)
+    wait_for(lambda: len(pagerduty.alerts) == len(records))
+    sent = "\n".join(request.body.decode() for request in pagerduty.requests)
+    assert leaked(sent, seed=10) == []
+    assert sent.count("quoted: ") >= len(records)

@@ -1,10 +1,13 @@
 """One message per incident that is found again, and two with a webhook, whatever Slack does."""
 
+import json
 import time
+from urllib.parse import unquote_plus
 
 import pytest
 
 from linnix_core import PluginUnavailable, Secret
+from linnix_core.testing.secrets import QuotingRule, commands_with_secrets, leaked
 from linnix_plugin_notify import Route, delivery
 from linnix_plugin_notify.testing import explanation, kill_everywhere, story
 from linnix_plugin_slack import SlackConfig, SlackHandler
@@ -218,3 +221,24 @@ def test_killed_between_any_two_steps_a_webhook_loses_nothing(slack, tmp_path):
             assert 1 <= words.count("RESOLVED") <= 2, names
             assert 1 <= len(words) - words.count("RESOLVED") <= 2, names
             assert len(words) <= 3, names
+
+
+def test_no_secret_of_a_command_line_reaches_slack(linnix_runtime, slack, monkeypatch):
+    monkeypatch.setenv("LINNIX_TEST_BOT_TOKEN", "xoxb-test")
+    records = commands_with_secrets(seed=9)
+    options = {
+        "bot_token": {"env": "LINNIX_TEST_BOT_TOKEN"},
+        "channel": CHANNEL,
+        "url": f"{slack.url}/api/",
+        "routes": [{"name": "all", "per_hour": 1000}],
+    }
+    agent = linnix_runtime(
+        handlers={"quoting": QuotingRule, "slack": SlackHandler},
+        records=records,
+        options={"handlers.slack": options},
+    )
+    assert agent.wait_idle(60)
+    wait_for(lambda: len(slack.roots) == len(records))
+    sent = json.dumps([*slack.messages, *(unquote_plus(r.body.decode()) for r in slack.requests)])
+    assert leaked(sent, seed=9) == []
+    assert sent.count("quoted: ") >= len(records)
