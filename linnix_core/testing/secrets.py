@@ -86,7 +86,9 @@ def shapes(seed: int) -> dict[str, str]:
 def command_lines(seed: int) -> list[tuple[str, tuple[str, ...]]]:
     """Secrets, each with the arguments of a command that carries it."""
     rng = random.Random(seed)  # noqa: S311 - nobody is protected by these
-    lines = [(secret, ("tool", "--note", secret)) for secret in shapes(seed).values()]
+    lines: list[tuple[str, tuple[str, ...]]] = [
+        (secret, ("tool", "--note", secret)) for secret in shapes(seed).values()
+    ]
     for position in POSITIONS:
         secret = "".join(rng.choices(_WORD, k=20))
         lines.append((secret, tuple(shlex.split(position.replace("@", secret, 1)))))
@@ -97,8 +99,8 @@ def commands_with_secrets(seed: int) -> list[ProcessEvent]:
     """An exec of each, by a process and an executable of its own."""
     return [
         ProcessEvent(
-            "exec", 1000 + number, (1 + number) * 10**7, comm=args[0], exe=f"/opt/{number}/{args[0]}",
-            args=args, ts_ns=time.time_ns(),
+            "exec", 1000 + number, (1 + number) * 10**7, comm=args[0],
+            exe=f"/opt/{number}/{args[0]}", args=args, ts_ns=time.time_ns(),
         )
         for number, (_, args) in enumerate(command_lines(seed))
     ]  # fmt: skip
