@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
 from linnix_core.__about__ import __version__
 from linnix_core.errors import LinnixError
+
+if TYPE_CHECKING:
+    from linnix_core.catalog import Catalog
 
 __all__ = ["cli", "main"]
 
@@ -27,7 +31,7 @@ class _Group(click.Group):
     """Commands of the core and of the installed plugins, each imported when invoked."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*_COMMANDS, *sorted(self._of_plugins())]
+        return [*_COMMANDS, *sorted(_of_plugins(ctx))]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         import importlib
@@ -36,8 +40,8 @@ class _Group(click.Group):
             module = importlib.import_module(_COMMANDS[cmd_name][0])
             command: click.Command = module.command
             return command
-        if cmd_name in self._of_plugins():
-            return _plugin_command(cmd_name)
+        if cmd_name in _of_plugins(ctx):
+            return _plugin_command(ctx, cmd_name)
         return None
 
     def resolve_command(
@@ -56,30 +60,37 @@ class _Group(click.Group):
 
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
-        plugins = self._of_plugins()
+        plugins = _of_plugins(ctx)
         if plugins:
             with formatter.section("Commands of plugins"):
                 formatter.write_dl(
                     [(printable(name), printable(plugins[name])) for name in sorted(plugins)]
                 )
 
-    @staticmethod
-    def _of_plugins() -> dict[str, str]:
-        from linnix_core.catalog import Catalog
 
-        return {
-            record.name: record.reason or f"from {record.source}"
-            for record in Catalog.scan().of_kind("commands")
-            if record.name not in _COMMANDS
-        }
-
-
-def _plugin_command(name: str) -> click.Command:
+def _installed(ctx: click.Context) -> Catalog:
+    """What is installed, looked for once in an invocation: it is half of what ``--help`` costs."""
     from linnix_core.catalog import Catalog
+
+    if "linnix.catalog" not in ctx.meta:
+        ctx.meta["linnix.catalog"] = Catalog.scan()
+    catalog: Catalog = ctx.meta["linnix.catalog"]
+    return catalog
+
+
+def _of_plugins(ctx: click.Context) -> dict[str, str]:
+    return {
+        record.name: record.reason or f"from {record.source}"
+        for record in _installed(ctx).of_kind("commands")
+        if record.name not in _COMMANDS
+    }
+
+
+def _plugin_command(ctx: click.Context, name: str) -> click.Command:
     from linnix_core.errors import PluginError
     from linnix_core.loading import load
 
-    command = load(Catalog.scan().find("commands", name))
+    command = load(_installed(ctx).find("commands", name))
     if not isinstance(command, click.Command):
         raise PluginError("hooks", f"linnix {name} is no click command")
     return command
