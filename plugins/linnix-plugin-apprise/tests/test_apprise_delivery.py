@@ -193,7 +193,7 @@ def test_no_secret_of_a_command_line_reaches_a_service(linnix_runtime, service, 
         options={"handlers.apprise": options},
     )
     assert agent.wait_idle(60)
-    wait_for(lambda: len(service.messages) == len(records))
+    assert service.wait_for(len(records))
     sent = "\n".join(request.body.decode() for request in service.requests)
     assert leaked(sent, seed=11) == []
     assert sent.count("quoted: ") >= len(records)

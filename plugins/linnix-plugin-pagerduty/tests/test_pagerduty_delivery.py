@@ -187,7 +187,7 @@ def test_no_secret_of_a_command_line_reaches_pagerduty(linnix_runtime, pagerduty
         options={"handlers.pagerduty": options},
     )
     assert agent.wait_idle(60)
-    wait_for(lambda: len(pagerduty.alerts) == len(records))
+    assert pagerduty.wait_for(len(records))
     sent = "\n".join(request.body.decode() for request in pagerduty.requests)
     assert leaked(sent, seed=10) == []
     assert sent.count("quoted: ") >= len(records)
