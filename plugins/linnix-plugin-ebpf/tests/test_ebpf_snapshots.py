@@ -421,3 +421,11 @@ def test_sums_that_shrink_are_no_use_at_all():
     sampler.samples(snapshot(thread(7, 7, cpu_ns=100, read_bytes=100)), 0, 10**9)
     (sample,) = sampler.samples(snapshot(thread(7, 7, cpu_ns=90, read_bytes=90)), 0, 2 * 10**9)
     assert (sample.cpu_percent, sample.read_bytes) == (0, 0)
+
+
+def test_what_a_kernel_does_not_count_is_unknown_and_not_nothing():
+    sampler = Sampler(lambda group: None, io=False)
+    sampler.samples(snapshot(thread(7, 7, cpu_ns=100)), 0, 10**9)
+    (sample,) = sampler.samples(snapshot(thread(7, 7, cpu_ns=200)), 0, 2 * 10**9)
+    assert (sample.read_bytes, sample.write_bytes) == (None, None)
+    assert sample.cpu_percent == pytest.approx(100 * 100 / 10**9)

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from linnix_core import PluginUnavailable
 
-__all__ = ["check", "limits"]
+__all__ = ["check", "counts_io", "limits"]
 
 BTF = "/sys/kernel/btf/vmlinux"
 STATUS = "/proc/self/status"
 PID_NAMESPACE = "/proc/self/ns/pid"
+#: Here where the kernel was built with CONFIG_TASK_IO_ACCOUNTING.
+IO_COUNTERS = "/proc/self/io"
 
 #: The first kernel with ring buffers, task iterators and CLOCK_BOOTTIME for programs.
 OLDEST_KERNEL = (5, 8)
@@ -58,13 +60,21 @@ def check(*, btf: str = BTF, status: str = STATUS, release: str | None = None) -
         )
 
 
-def limits(*, namespace: str = PID_NAMESPACE) -> list[str]:
+def counts_io(file: str = IO_COUNTERS) -> bool:
+    """Whether this kernel counts the storage I/O of processes."""
+    return Path(file).exists()
+
+
+def limits(*, namespace: str = PID_NAMESPACE, io: str = IO_COUNTERS) -> list[str]:
     """What is different here, in sentences for people."""
     try:
         inner = Path(namespace).stat().st_ino != _FIRST_PID_NAMESPACE
     except OSError:
         inner = False
-    return [_INNER_NAMESPACE] if inner else []
+    found = [_INNER_NAMESPACE] if inner else []
+    if not counts_io(io):
+        found.append("the kernel does not count the storage I/O of processes: it is not known")
+    return found
 
 
 def _missing_capabilities(status: str) -> list[str]:

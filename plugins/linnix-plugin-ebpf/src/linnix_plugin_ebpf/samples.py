@@ -55,10 +55,14 @@ def _by_process(
 
 
 class Sampler:
-    """Compares each snapshot with the one before."""
+    """Compares each snapshot with the one before.
 
-    def __init__(self, cgroup_path: Callable[[int], str | None]) -> None:
+    ``io`` says whether this kernel counts the storage I/O of processes; else it is not known.
+    """
+
+    def __init__(self, cgroup_path: Callable[[int], str | None], *, io: bool = True) -> None:
         self._cgroup_path = cgroup_path
+        self._io = io
         #: Of each pid the start time, which tells it from others, and its counters.
         self._before: dict[int, tuple[int, int, int, int]] = {}
         self._taken_ns: int | None = None
@@ -80,7 +84,7 @@ class Sampler:
         else:
             per_ns = 100.0 / interval_ns
         leaders, others = _by_process(snapshot)
-        used, samples = self._before, []
+        used, samples, io = self._before, [], self._io
         page_bytes, path, start_time = wire.PAGE_BYTES, self._cgroup_path, start_time_ns
         for (
             start_ns, _, cgroup, cpu_ns, read_bytes, write_bytes, pages,
@@ -106,7 +110,8 @@ class Sampler:
             if former is not None:
                 # Threads that end between two reads may take a little out of the sums.
                 sample.cpu_percent = max(cpu_ns - former[1], 0) * per_ns
-                sample.read_bytes = max(read_bytes - former[2], 0)
-                sample.write_bytes = max(write_bytes - former[3], 0)
+                if io:
+                    sample.read_bytes = max(read_bytes - former[2], 0)
+                    sample.write_bytes = max(write_bytes - former[3], 0)
             samples.append(sample)
         return samples

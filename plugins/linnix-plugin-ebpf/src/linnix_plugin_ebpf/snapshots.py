@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from linnix_core import ProcessEvent, ProcessSample, Record, start_time_ns
+from linnix_plugin_ebpf import requirements
 from linnix_plugin_ebpf.cgroups import CgroupPaths
 from linnix_plugin_ebpf.programs import Programs
 from linnix_plugin_ebpf.samples import Sampler, processes_of
@@ -44,7 +45,7 @@ class KernelSnapshots:
         self._programs = programs
         self._cgroups = cgroups
         self._alive = alive
-        self._sampler = Sampler(cgroups.find)
+        self._sampler = Sampler(cgroups.find, io=requirements.counts_io())
         self._reader = LinuxReader()
         self.count = 0
         for thread in processes_of(programs.snapshot()).values():
