@@ -134,12 +134,25 @@ def test_an_incident_without_a_class_gets_the_one_of_what_is_short(reasoner, fac
         (f"{SLOW_FORKS}; {ended(90, started=99, programs=9)}", "fork_storm", "normal"),
         (f"{SLOW_JOBS}; {ended(90, started=40, programs=9)}", "short_job_flood", "normal"),
         (f"{SLOW_FORKS}; {ended(7, started=100, programs=2)}", "fork_storm", "normal"),
+        # Many programs are a script or a build, however fast.
+        (f"{FAST_JOBS}; {ended(300, started=75, programs=12)}", "short_job_flood", "normal"),
+        (
+            f"{FAST_JOBS}; {ended(300, started=75, programs=4)}",
+            "short_job_flood",
+            "short_job_flood",
+        ),
+        # Twenty that have come and gone are no tree, and no flood.
+        (f"forks=20 forks; window=10 s; {ended(21, started=100)}", "runaway_tree", "normal"),
         # A shell that starts itself again.
         (f"{FAST_JOBS}; {ended(200, started=2)}", "short_job_flood", "short_job_flood"),
         # Something comes of it.
         ("cpu=99%; threshold=70%; reads=20 MiB/s", "cpu_spin", "normal"),
         ("cpu=99%; threshold=70%; writes=0.2 MiB/s", "cpu_spin", "cpu_spin"),
         (f"cpu=99%; threshold=70%; {ended(30, started=99, programs=4)}", "cpu_spin", "normal"),
+        # Storage that keeps up is not saturated.
+        ("io=70 MiB/s; threshold=30 MiB/s; I/O stall, some=0.5%", "io_saturation", "normal"),
+        ("io=70 MiB/s; threshold=30 MiB/s; I/O stall, some=9%", "io_saturation", "io_saturation"),
+        ("io=70 MiB/s; threshold=30 MiB/s", "io_saturation", "io_saturation"),
         # Large is not short.
         ("rss=900 MiB; threshold=500 MiB; memory available=80%", "oom_risk", "normal"),
         (

@@ -44,8 +44,10 @@ ENOUGH_ENDED = 5
 FEW_STARTED = 10
 MOST_STARTED = 60
 
-#: Different programs: a flood repeats one or few, a build or a script has more.
+#: Different programs: a flood repeats one or few, a build or a script has more. From how many on
+#: it is none at an ordinary rate, and at any.
 MANY_PROGRAMS = 4
+MOST_PROGRAMS = 5
 
 #: Forks, or jobs, in a second that are much on any machine.
 MANY_A_SECOND = 60
@@ -54,6 +56,9 @@ MANY_A_SECOND = 60
 MEMORY_STALL = 15
 MEMORY_USED = 85
 MEMORY_AVAILABLE = 10
+
+#: Percent of the time in which something waited for storage: with less the storage keeps up.
+IO_STALL = 3
 
 #: MiB/s of storage, and processes that come and go, which a tree that only spins has not.
 MOVES = 1.0
@@ -79,7 +84,7 @@ def judge(facts: Facts, detected: IncidentClass | None) -> Judgement:
     elif suspected == "oom_risk":
         found = _of_memory(facts)
     elif suspected == "io_saturation":
-        found = Judgement("io_saturation", _given(facts, "I/O stall, some", "I/O stall, full"))
+        found = _of_io(facts)
     else:
         found = Judgement("normal")
     return attrs.evolve(found, agrees=found.class_ == detected)
@@ -119,10 +124,10 @@ def _of_forks(facts: Facts, suspected: IncidentClass) -> Judgement:
         # A shell that starts itself again looks like one that forks; the alert has seen it.
         jobs = facts.get("short_jobs", "execs", "executions")
         return Judgement("fork_storm" if jobs is None else "short_job_flood", because)
-    if programs >= MANY_PROGRAMS and rate < MANY_A_SECOND:
+    if programs >= (MANY_PROGRAMS if rate < MANY_A_SECOND else MOST_PROGRAMS):
         return Judgement("normal", because)
     if share.value >= MOST_STARTED:
-        if rate < MANY_A_SECOND and suspected == "fork_storm":
+        if rate < MANY_A_SECOND and suspected != "short_job_flood":
             return Judgement("normal", because)
         return Judgement("short_job_flood", because)
     return Judgement("normal" if rate < MANY_A_SECOND else suspected, because)
@@ -137,6 +142,14 @@ def _of_cpu(facts: Facts) -> Judgement:
     if len(ran) == 2 and ran[0].value >= SOME_RAN:
         return Judgement("normal", ran)
     return Judgement("cpu_spin", _given(facts, "CPU"))
+
+
+def _of_io(facts: Facts) -> Judgement:
+    """Saturated, unless nothing waits for it."""
+    stalls = _given(facts, "I/O stall, some", "I/O stall, full")
+    if stalls and stalls[0].value < IO_STALL:
+        return Judgement("normal", stalls)
+    return Judgement("io_saturation", stalls)
 
 
 def _of_memory(facts: Facts) -> Judgement:
