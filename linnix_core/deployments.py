@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DeploymentStore", "deploy", "probe", "undeploy"]
 
-#: Seconds for a deployer to bring a model up, to take it down, and to answer a probe.
-DEPLOY_TIMEOUT_S = 600.0
+#: Seconds for a deployer to bring a model up, to take it down, and to answer a probe. Bringing it
+#: up may mean to send tens of gigabytes; whoever does not want to wait interrupts the command.
+DEPLOY_TIMEOUT_S = 6 * 3600.0
 UNDEPLOY_TIMEOUT_S = 60.0
 PROBE_TIMEOUT_S = 60.0
 
@@ -109,7 +110,7 @@ def deploy(host: PluginHost, store: DeploymentStore, spec: ModelSpec) -> Deploym
     for component in host.implementing("linnix_deploy"):
         if known is not None and known.deployer != component.name:
             continue
-        made = component.call_within(DEPLOY_TIMEOUT_S, "linnix_deploy", spec=spec)
+        made = _call(component, DEPLOY_TIMEOUT_S, "linnix_deploy", spec=spec)
         if made is not None:
             return _remember(component, store, spec, made)
     if known is not None:
@@ -134,7 +135,7 @@ def _remember(
     try:
         store.put(deployment)
     except (LinnixError, OSError, TypeError, ValueError) as error:
-        component.call_within(UNDEPLOY_TIMEOUT_S, "linnix_undeploy", deployment=made)
+        _call(component, UNDEPLOY_TIMEOUT_S, "linnix_undeploy", deployment=made)
         raise LinnixError(f"{component} served {spec.name!r}, but {error}; undone") from error
     return deployment
 
@@ -142,7 +143,7 @@ def _remember(
 def probe(host: PluginHost, deployment: Deployment) -> Health:
     """What its own deployer finds out about it."""
     component = _deployer(host, deployment)
-    health = component.call_within(PROBE_TIMEOUT_S, "linnix_probe", deployment=deployment)
+    health = _call(component, PROBE_TIMEOUT_S, "linnix_probe", deployment=deployment)
     return health if isinstance(health, Health) else Health("degraded", "cannot be probed")
 
 
@@ -152,8 +153,18 @@ def undeploy(host: PluginHost, store: DeploymentStore, name: str) -> None:
     if deployment is None:
         raise LinnixError(f"there is no deployment called {name!r}")
     component = _deployer(host, deployment)
-    component.call_within(UNDEPLOY_TIMEOUT_S, "linnix_undeploy", deployment=deployment)
+    _call(component, UNDEPLOY_TIMEOUT_S, "linnix_undeploy", deployment=deployment)
     store.remove(name)
+
+
+def _call(component: Component, seconds: float, hook: str, **arguments: Any) -> Any:
+    """What a deployer says for people, hint included, is not wrapped into anything."""
+    try:
+        return component.call_within(seconds, hook, **arguments)
+    except LinnixError as error:
+        if isinstance(error.__cause__, LinnixError):
+            raise error.__cause__ from None
+        raise
 
 
 def _deployer(host: PluginHost, deployment: Deployment) -> Component:

@@ -173,6 +173,13 @@ def test_the_time_that_a_deployer_gives_is_kept(open_deployers, store):
     assert deploy(open_deployers(near=deployment(created_ns=7)), store, SPEC).created_ns == 7
 
 
+def test_what_a_deployer_says_for_people_arrives_as_it_is(open_deployers, store):
+    refused = LinnixError("the disk of the node is full", hint="remove a model there")
+    with pytest.raises(LinnixError, match="^the disk of the node is full$") as error:
+        deploy(open_deployers(near=refused), store, SPEC)
+    assert error.value.hint == "remove a model there"
+
+
 def test_an_exception_does_not_fall_through(open_deployers, store, journal):
     host = open_deployers(near=RuntimeError("no room on the GPU"), far=deployment())
     with pytest.raises(CallFailed, match="linnix_deploy: RuntimeError: no room on the GPU"):
