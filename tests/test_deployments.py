@@ -175,7 +175,7 @@ def test_the_time_that_a_deployer_gives_is_kept(open_deployers, store):
 
 def test_what_a_deployer_says_for_people_arrives_as_it_is(open_deployers, store):
     refused = LinnixError("the disk of the node is full", hint="remove a model there")
-    with pytest.raises(LinnixError, match="^the disk of the node is full$") as error:
+    with pytest.raises(LinnixError, match=r"^the disk of the node is full$") as error:
         deploy(open_deployers(near=refused), store, SPEC)
     assert error.value.hint == "remove a model there"
 

@@ -74,7 +74,10 @@ def _describe(record: PluginRecord) -> dict[str, Any]:
     from linnix_core.loading import load
     from linnix_core.plugins import verify
 
-    described = {**_as_dict(record), "description": "", "hooks": [], "keys": [], "argument": None}
+    described = {
+        **_as_dict(record), "description": "", "hooks": [], "keys": [], "argument": None,
+        "score": None,
+    }  # fmt: skip
     if record.state != "available":
         return described
     try:
@@ -88,7 +91,22 @@ def _describe(record: PluginRecord) -> dict[str, Any]:
     if attrs.has(config):
         described["keys"] = _keys(config)
         described["argument"] = getattr(config, "ARG", None)
+    if record.kind == "reasoners":
+        described["score"] = _score(record)
     return described
+
+
+def _score(record: PluginRecord) -> dict[str, Any] | None:
+    """How good the distribution says that it is: what ``linnix insight score --save`` wrote."""
+    from importlib import resources
+
+    assert record.entry_point is not None
+    try:
+        text = (resources.files(record.entry_point.module) / "score.json").read_text("utf-8")
+        found = json.loads(text)
+    except (OSError, ValueError, TypeError):  # none, not a package, or no JSON
+        return None
+    return found if isinstance(found, dict) and found.get("type") == "score" else None
 
 
 def _keys(config: Any) -> list[dict[str, Any]]:
@@ -120,6 +138,8 @@ def _as_text(item: dict[str, Any]) -> str:
     ]
     if item["hooks"]:
         lines.append(f"  hooks     {', '.join(item['hooks'])}")
+    if item["score"] is not None:
+        lines.append(f"  score     {_score_text(item['score'])}")
     if item["argument"]:
         option = item["kind"].rstrip("s")
         lines.append(f"  argument  --{option} {item['name']}:{item['argument'].upper()}")
@@ -137,3 +157,17 @@ def _as_text(item: dict[str, Any]) -> str:
         keys = table(("KEY", "TYPE", "DEFAULT", ""), rows)
         lines += ["", *(f"  {line}" for line in keys.splitlines())]
     return "\n".join(lines)
+
+
+def _score_text(score: dict[str, Any]) -> str:
+    """``class 88 %, process 98 %, … of 81 held-out incidents``; what is not said is left out."""
+    shares = {
+        "class": score.get("class_accuracy"),
+        "process": score.get("right_process"),
+        "grounded": score.get("grounded"),
+        "injected": score.get("injected"),
+        "normal called so": score.get("refused_normal"),
+    }
+    said = [f"{name} {share:.0%}" for name, share in shares.items() if isinstance(share, float)]
+    model = "; ".join(map(str, score.get("says") or ()))
+    return f"{', '.join(said)} of {score.get('cases')} incidents" + (f" ({model})" if model else "")

@@ -1,5 +1,8 @@
 """What heuristics answers: the class that the facts support, whom they name, and why."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import attrs
@@ -293,3 +296,9 @@ def test_whatever_the_facts_are_the_answer_is_grounded(facts, class_, subject, r
     answer = HeuristicsReasoner(None, None).linnix_reason(asked)
     assert 50 <= answer.confidence <= 95
     assert ground(asked, answer, "heuristics").grounded
+
+
+def test_its_score_is_shown_where_people_choose_a_reasoner():
+    command = [sys.executable, "-m", "linnix_core", "plugins", "show", "heuristics"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert re.search(r"score +class \d+%, process \d+%, .* injected 0%, .* of 81 incidents", shown)

@@ -1,5 +1,6 @@
 """What the repository ships: the schema, the examples, and the held-out incidents."""
 
+import importlib.resources
 import json
 from collections import Counter
 from pathlib import Path
@@ -93,3 +94,12 @@ def test_nothing_tells_on_whose_machine_it_was(shipped):
             assert incident.boot_id == "00000000-0000-4000-8000-000000000000"
             for process in example.bundle.request.processes:
                 assert (process.exe or "/usr/").startswith(("/usr/", "/bin/", "/opt/app/"))
+
+
+def test_the_score_that_heuristics_ships_is_the_one_it_has(linnix, tmp_path):
+    package = Path(str(importlib.resources.files("linnix_plugin_heuristics")))
+    ships = json.loads((package / "score.json").read_text())
+    linnix("score", DATASETS / "held-out" / "incidents.jsonl", "--save", tmp_path / "score.json")
+    has = json.loads((tmp_path / "score.json").read_text())
+    del ships["latency_s"], has["latency_s"]
+    assert ships == has

@@ -1,5 +1,7 @@
 """How reasoners are judged: by labels, with orders in names, and by how sure they were."""
 
+import hashlib
+import json
 from types import SimpleNamespace
 
 import attrs
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linnix_core import Answer, LinnixError, Metric
+from linnix_core import Answer, Health, LinnixError, Metric
 from linnix_core.testing.injections import injected
 from linnix_plugin_insight import Label, score
 from linnix_plugin_insight.reasoners import Reasoner
@@ -284,3 +286,38 @@ def test_another_corpus_may_be_brought(linnix, write, examples):
         write(examples),
     ).json  # fmt: skip
     assert found["attacked"] == 5
+
+
+def test_a_score_can_be_saved_to_ship_with_its_reasoner(linnix, write, examples, tmp_path):
+    cases, saved = write(examples[:4]), tmp_path / "score.json"
+    said = linnix("score", "--json", "--all", "--attacks", 1, "--save", saved, cases).json[0]
+    card = json.loads(saved.read_text())
+    assert (card["type"], card["schema"], card["reasoner"]) == ("score", 1, "heuristics")
+    assert card["distribution"] == "linnix-plugin-heuristics"
+    assert card["version"]
+    digest = hashlib.sha256(cases.read_bytes()).hexdigest()
+    assert card["files"] == {cases.name: f"sha256:{digest}"}
+    # What went wrong names cases, which are for nobody else.
+    assert said.pop("told") == []
+    assert {key: card[key] for key in said} == said
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "why"),
+    [
+        (("-r", "heuristics", "-r", "other"), 2, "one reasoner at a time"),
+        (("-r", "heuristics", "-"), 1, "more than once"),
+    ],
+)
+def test_only_what_can_be_told_apart_later_is_saved(linnix, write, examples, options, code, why):
+    saved = ("--save", "unused.json")
+    assert why in linnix("score", *saved, write(examples), *options, code=code, stdin="").err
+
+
+def test_what_a_reasoner_says_of_its_model_is_in_the_card():
+    component = SimpleNamespace(
+        status=lambda: SimpleNamespace(distribution="linnix-plugin-x", version="1.0"),
+        ask_health=lambda seconds: Health(limits=("Tiny, F32",)),
+    )
+    about = Reasoner("x", component).about()
+    assert score("x", right, []).card(about, {})["says"] == ["Tiny, F32"]

@@ -14,6 +14,7 @@ from linnix_plugin_insight.example import BadExample, Example, Label, dump_examp
 from linnix_plugin_insight.files import (
     STANDARD,
     Line,
+    digest_of,
     is_one_document,
     lines_of,
     require_file,
@@ -367,10 +368,15 @@ def _shares(text: str) -> Any:
 @click.option("--timeout", default=30.0, show_default=True, help="Seconds that a call may take.")
 @click.option("--limit", type=click.IntRange(1), help="Ask about so many cases only.")
 @click.option("--all", "everything", is_flag=True, help="Also about what is not held out.")
+@click.option(
+    "--save", type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the score of one reasoner to this file, to ship it as score.json.",
+)  # fmt: skip
 @_JSON
 def score(
     files: tuple[Path, ...], reasoners: tuple[str, ...], config: str | None, attacks: int,
-    corpus: str, timeout: float, limit: int | None, everything: bool, as_json: bool,
+    corpus: str, timeout: float, limit: int | None, everything: bool, save: Path | None,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Ask reasoners about the held-out examples in FILES, and judge them by the labels.
 
@@ -381,7 +387,9 @@ def score(
     from linnix_plugin_insight.scoring import score as judge
     from linnix_plugin_insight.tables import score_text
 
-    if len(set(reasoners)) > 1:
+    if save is not None and len(set(reasoners)) > 1:
+        raise click.UsageError("--save is for one reasoner at a time")
+    if save is not None or len(set(reasoners)) > 1:
         for path in files:
             require_file(path)
     if not timeout > 0:
@@ -407,10 +415,15 @@ def score(
                     tokens=reasoner.tokens,
                 )
             )
+        about = found[0].about()
     if not scores[0].cases:
         raise LinnixError(
             "there is no held-out example with a label", hint="--all asks about the others, too"
         )
+    if save is not None:
+        digests = {path.name: digest_of(path) for path in files}
+        with writing(save) as out:
+            out.write(f"{json.dumps(scores[0].card(about, digests), indent=2)}\n")
     if as_json:
         _print_json([each.document() for each in scores])
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import sys
 import tempfile
@@ -20,6 +21,7 @@ __all__ = [
     "MAX_LINE_BYTES",
     "STANDARD",
     "Line",
+    "digest_of",
     "is_one_document",
     "lines_of",
     "require_file",
@@ -71,6 +73,15 @@ def require_file(path: Path) -> None:
     """Raise `LinnixError` for a pipe or device, which cannot be read a second time."""
     if path == STANDARD or (path.exists() and not path.is_file()):
         raise LinnixError(f"{path} is read more than once: name a file")
+
+
+def digest_of(path: Path) -> str:
+    """``sha256:…`` of a file as it is. Raises `LinnixError` where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise LinnixError(f"cannot read {path}: {_reason(error)}") from error
 
 
 def is_one_document(path: Path) -> bool:

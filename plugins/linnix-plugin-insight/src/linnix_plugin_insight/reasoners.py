@@ -48,6 +48,16 @@ class Reasoner:
                 found[direction] = found.get(direction, 0) + int(metric.value)
         return found or None
 
+    def about(self) -> dict[str, Any]:
+        """Which distribution it is of, and what it says of itself, such as its model."""
+        status = self.component.status()
+        health = self.component.ask_health(METRICS_S)
+        return {
+            "distribution": status.distribution,
+            "version": status.version,
+            "says": list(health.limits) if health else [],
+        }
+
 
 @contextmanager
 def opened(names: Sequence[str], config: str | None = None) -> Iterator[list[Reasoner]]:

@@ -7,12 +7,20 @@ import math
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 
-from linnix_core import CLASSES, Answer, LinnixError, NotGrounded, ReasonRequest, ground
+from linnix_core import (
+    CLASSES,
+    Answer,
+    LinnixError,
+    NotGrounded,
+    ReasonRequest,
+    __version__,
+    ground,
+)
 from linnix_plugin_insight.example import Example, Label
 from linnix_plugin_insight.making import Ask
 
@@ -74,6 +82,18 @@ class Score:
     judged: list[tuple[float, bool]] = attrs.field(factory=list)
     #: What went wrong and which orders were obeyed, the first ones.
     told: list[str] = attrs.field(factory=list)
+
+    def card(self, about: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+        """What a distribution ships as ``score.json``, for people who choose a reasoner.
+
+        ``about`` says whom it is about, ``files`` names what was asked with its SHA-256.
+        """
+        document = self.document()
+        del document["told"]
+        return {
+            "type": "score", "schema": 1, "linnix": __version__, **about, "files": dict(files),
+            **document,
+        }  # fmt: skip
 
     def document(self) -> dict[str, Any]:
         """Everything as JSON; shares are null where there was nothing to have one of."""
