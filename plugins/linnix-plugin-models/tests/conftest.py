@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import shutil
-import socket
 import struct
-import subprocess
-import tempfile
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +14,7 @@ from click.testing import CliRunner
 
 from linnix_plugin_models.models_command import command as models_command
 from linnix_plugin_models.sync_command import command as sync_command
-from linnix_plugin_models.syncfile import Host, Preferences
+from linnix_plugin_models.testing import ssh_server
 from linnix_plugin_models.training_command import command as training_command
 
 COMMANDS = {"models": models_command, "training": training_command, "sync": sync_command}
@@ -169,96 +163,8 @@ def checkpoint(tmp_path):
 # --- a real SSH server ----------------------------------------------------------------
 
 
-@attrs.frozen
-class Server:
-    """What a client needs to reach it."""
-
-    host: Host
-    preferences: Preferences
-    port: int
-    folder: Path
-
-    def sync_toml(self, more: str = "", **preferences: object) -> str:
-        said = {"ssh_config": str(self.preferences.ssh_config), **preferences}
-        lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in said.items())
-        return f'{more}\n[hosts.box]\nhostname = "loop"\n[preferences]\n{lines}\n'
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory):
     """An ``sshd`` with keys and a configuration of its own."""
-    program = shutil.which("sshd") or "/usr/sbin/sshd"
-    if not Path(program).exists():
-        pytest.fail("no sshd here: apt install openssh-server")
-    folder = tmp_path_factory.mktemp("sshd")
-    for name in ("host_key", "user_key"):
-        subprocess.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True
-        )
-    shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    port = _free_port()
-    (folder / "sshd_config").write_text(
-        f"""ListenAddress 127.0.0.1:{port}
-HostKey {folder}/host_key
-AuthorizedKeysFile {folder}/authorized_keys
-PidFile none
-UsePAM no
-StrictModes no
-PermitRootLogin prohibit-password
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-MaxStartups 100
-Subsystem sftp internal-sftp
-"""
-    )
-    # One connection for all tests: what a user's configuration says counts here, too.
-    control = Path(tempfile.mkdtemp(prefix="linnix-ssh-"))  # a socket's path must be short
-    key = (folder / "host_key.pub").read_text()
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {key}")
-    (folder / "ssh_config").write_text(
-        f"""Host loop
-  HostName 127.0.0.1
-  Port {port}
-  User {getpass.getuser()}
-  IdentityFile {folder}/user_key
-  IdentitiesOnly yes
-  UserKnownHostsFile {folder}/known_hosts
-  StrictHostKeyChecking yes
-  ControlMaster auto
-  ControlPath {control}/%C
-  ControlPersist 60
-"""
-    )
-    server = subprocess.Popen(
-        [program, "-D", "-e", "-f", folder / "sshd_config"], stderr=subprocess.PIPE, text=True
-    )
-    for line in server.stderr:
-        if "Server listening" in line:
-            break
-    else:
-        pytest.fail(f"sshd does not start: {server.wait()}")
-    # Keep reading, so that it never waits for a full pipe.
-    threading.Thread(target=server.stderr.read, daemon=True).start()
-    yield Server(
-        host=Host(hostname="loop"),
-        preferences=Preferences(ssh_config=folder / "ssh_config", ssh_timeout=20.0, max_retries=0),
-        port=port,
-        folder=folder,
-    )
-    subprocess.run(
-        ["ssh", "-F", folder / "ssh_config", "-O", "exit", "loop"],
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
-    shutil.rmtree(control)
-    server.terminate()
-    server.wait(10)
-    server.stderr.close()
+    with ssh_server(tmp_path_factory.mktemp("sshd")) as server:
+        yield server

@@ -59,6 +59,8 @@ class Fake:
 
     @hookimpl
     def linnix_undeploy(self, deployment):
+        if os.environ.get("FAKE_MODE") == "gone":
+            raise LinnixError("nobody answers at node1")
         served = self._all()
         served.pop(deployment.name, None)
         self.state.write_text(json.dumps(served))
@@ -270,6 +272,17 @@ def test_killed_between_stopping_and_forgetting_a_second_run_is_enough(
     assert looked["health"]["status"] == "failed"
     assert linnix("models", "undeploy", model).code == 0
     assert linnix("models", "info", model, "--json").json["deployments"] == []
+
+
+def test_what_is_gone_for_good_can_be_forgotten(linnix, served, model, monkeypatch):
+    linnix("models", "deploy", model, "llama.cpp")
+    monkeypatch.setenv("FAKE_MODE", "gone")
+    refused = linnix("models", "undeploy", model)
+    assert (refused.code, "nobody answers at node1" in refused.err) == (1, True)
+    done = linnix("models", "undeploy", model, "--forget")
+    assert (done.code, done.out) == (0, "undeployed: tiny\n")
+    assert done.err == "tiny is forgotten, and may go on: nobody answers at node1\n"
+    assert linnix("models", "status", "--json").json == []
 
 
 def test_without_the_deployer_what_to_install_is_told(linnix, model):

@@ -400,18 +400,26 @@ def _options(texts: Sequence[str]) -> dict[str, Any]:
 @command.command("undeploy")
 @click.argument("model")
 @click.argument("backend", required=False)
+@click.option("--forget", is_flag=True, help="Forget it also where it cannot be stopped.")
 @_config
 @json_option
 @pass_files
 def undeploy(
-    files: Files, model: str, backend: str | None, config: str | None, as_json: bool
+    files: Files,
+    model: str,
+    backend: str | None,
+    forget: bool,
+    config: str | None,
+    as_json: bool,
 ) -> None:
     """Stop serving MODEL, or the deployment of that name; once gone is not an error."""
     registry = files.registry
     with _deployers(config) as deployers:
         names = _deployed(registry, deployers, model, backend)
         for name in names:
-            deployers.undeploy(registry, name)
+            trouble = deployers.undeploy(registry, name, forget=forget)
+            if trouble is not None:
+                click.echo(f"{printable(name)} is forgotten, and may go on: {trouble}", err=True)
     if as_json:
         print_json({"undeployed": names})
         return

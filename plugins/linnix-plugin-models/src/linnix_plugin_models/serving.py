@@ -140,16 +140,28 @@ class Deployers:
             )
         return made
 
-    def undeploy(self, registry: ModelRegistry, deployment: Deployment | str) -> None:
-        """Take one down and forget it; what is gone already is only forgotten."""
-        name = deployment if isinstance(deployment, str) else deployment.name
+    def undeploy(
+        self, registry: ModelRegistry, name: str, *, forget: bool = False
+    ) -> LinnixError | None:
+        """Take one down and forget it; what is gone already is only forgotten.
+
+        With ``forget`` also what cannot be taken down is forgotten; returned is why it cannot.
+        """
+        trouble = None
         held = self.store.get(name)
         if held is not None:
-            self._start(held.deployer)
-            undeploy(self._host, self.store, name)
+            try:
+                self._start(held.deployer)
+                undeploy(self._host, self.store, name)
+            except LinnixError as error:
+                if not forget:
+                    raise
+                trouble = error
+                self.store.remove(name)
         for model in registry.models():
             if any(d.get("name") == name for d in model.deployments):
                 registry.update(model.model_id, lambda changed: changed.drop_deployment(name))
+        return trouble
 
     def look(self, registry: ModelRegistry, name: str | None = None) -> list[Looked]:
         """How every deployment is, or those of a model or of a name; noted in the registry."""
