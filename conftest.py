@@ -9,6 +9,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Generating takes longer where others compute on the same cores, which is no fault of a test.
+settings.register_profile("linnix", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("linnix")
 
 _skipped: list[str] = []
 

