@@ -269,3 +269,16 @@ def test_an_empty_folder_is_a_mount_point_without_its_mount(mounts, tmp_path):
     assert not mount.is_accessible()  # hafs: counts as mounted
     (tmp_path / "training" / "file").touch()
     assert mount.is_accessible()
+
+
+@pytest.mark.parametrize(
+    ("platform", "same"), [("mac", True), ("linux", False), ("windows", False)]
+)
+def test_an_accent_is_spelled_in_two_ways_on_a_mac_only(platform, same):
+    root = "C:" if platform == "windows" else ""
+    composed = CrossPlatformPath(f"{root}/models/café/v1", platform)
+    apart = CrossPlatformPath(f"{root}/models/cafe\u0301", platform)
+    assert (composed.relative_to(apart) == ("v1",)) is same
+    assert (composed == apart / "v1") is same
+    # What a path is called is not changed.
+    assert str(apart).endswith("cafe\u0301")

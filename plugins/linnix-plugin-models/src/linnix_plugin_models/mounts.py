@@ -49,7 +49,7 @@ class PathMap:
     """Translates between remote paths and the mounts that show them.
 
     Whole parts are compared, the longest mount wins, ``..`` is resolved before and cannot
-    lead out, upper and lower case are as the remote platform has them.
+    lead out, upper and lower case, and accents, are as the remote platform has them.
     """
 
     def __init__(self, mounts: Iterable[MountPoint]) -> None:

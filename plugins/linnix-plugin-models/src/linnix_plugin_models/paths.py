@@ -7,6 +7,7 @@ and writes it as each of them wants it. What has no form there is a `ValueError`
 from __future__ import annotations
 
 import re
+import unicodedata
 import shlex
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -235,7 +236,8 @@ class CrossPlatformPath:
     def relative_to(self, other: CrossPlatformPath) -> tuple[str, ...] | None:
         """The parts below ``other``, or None: by whole parts, after ``..`` is resolved.
 
-        Upper and lower case are the same on Windows and on a Mac.
+        Upper and lower case are the same on Windows and on a Mac, and on a Mac also a letter
+        with an accent and the two characters that make it up.
         """
         mine, theirs = self.normalized(), other.normalized()
         if self.platform != other.platform or not (mine.is_absolute and theirs.is_absolute):
@@ -278,7 +280,10 @@ class CrossPlatformPath:
     def _key(self) -> tuple[str, str, str, tuple[str, ...]]:
         if self.platform == "linux":
             return (self.platform, self.root, self.base, self.parts)
-        folded = tuple(part.casefold() for part in self.parts)
+        parts = self.parts
+        if self.platform == "mac":  # its file systems take both spellings of an accent for one
+            parts = tuple(unicodedata.normalize("NFC", part) for part in parts)
+        folded = tuple(part.casefold() for part in parts)
         return (self.platform, self.root, self.base.casefold(), folded)
 
     def _posix_text(self) -> str:
