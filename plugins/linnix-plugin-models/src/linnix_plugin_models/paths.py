@@ -7,8 +7,8 @@ and writes it as each of them wants it. What has no form there is a `ValueError`
 from __future__ import annotations
 
 import re
-import unicodedata
 import shlex
+import unicodedata
 from pathlib import Path
 from typing import Literal, TypeAlias
 

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from linnix_core import Message
+from linnix_plugin_ollama.question import WHAT_IS_ENFORCED, Question
 from linnix_plugin_ollama.server import ModelMissing, Server
 from linnix_plugin_openai import (
     Answered,
@@ -23,7 +24,7 @@ from linnix_plugin_openai import (
     holds_object,
     is_prompt_too_long,
 )
-from linnix_plugin_openai.forms import CANARY, CANARY_SCHEMA, is_canary, is_object
+from linnix_plugin_openai.forms import is_object
 
 __all__ = ["OllamaChat"]
 
@@ -74,6 +75,8 @@ class OllamaChat:
         self.model = model
         self.usage = usage or Usage()
         self.structured: Structured | None = None
+        #: Which model the last reply was from, as the server says.
+        self.answered_by = ""
         self._keep_alive_s = keep_alive_s
         self._options = {
             "num_ctx": num_ctx,
@@ -99,7 +102,7 @@ class OllamaChat:
         """The text of a reply that fits the schema as far as the server enforces it."""
         return self._reply(messages, schema, FORMS[self._form], time.monotonic() + timeout_s)
 
-    def probe(self, timeout_s: float) -> Structured:
+    def probe(self, timeout_s: float, question: Question = WHAT_IS_ENFORCED) -> Structured:
         """Find out, with a question of no weight, in which form this model obeys a schema.
 
         Ollama takes every ``format`` and passes over it for some models, formats of weights
@@ -109,12 +112,12 @@ class OllamaChat:
         best = (-1, 0)
         for number, form in enumerate(FORMS):
             try:
-                text = self._reply(CANARY, CANARY_SCHEMA, form, ends)
+                text = self._reply(question.messages, question.schema, form, ends)
             except Refused as error:
                 if isinstance(error, PromptTooLong) or error.outcome != "cut":
                     raise
                 continue
-            if is_canary(text):
+            if question.is_answered(text):
                 return self._found(number, "enforced")
             best = max(best, (int(is_object(text)), -number))
         return self._found(-best[1], "best effort")
@@ -190,6 +193,7 @@ class OllamaChat:
         message = document.get("message")
         if not isinstance(message, dict):
             raise NoAnswer(f"{self.server.url} is no Ollama server", hint="look at host")
+        self.answered_by = _words(document.get("model"))
         self.usage.add_tokens(document.get("prompt_eval_count"), document.get("eval_count"))
         self._see_what_was_cut(document)
         text = _words(message.get("content"))

@@ -6,9 +6,10 @@ import re
 
 from linnix_plugin_openai import parse_address
 
-__all__ = ["DEFAULT_PORT", "parse_host"]
+__all__ = ["DEFAULT_HOST", "DEFAULT_PORT", "parse_host"]
 
 DEFAULT_PORT = 11434
+DEFAULT_HOST = f"http://127.0.0.1:{DEFAULT_PORT}"
 
 #: What a server listens on when it listens everywhere; a client has to name one place.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}  # noqa: S104

@@ -12,13 +12,11 @@ from attrs.validators import gt
 
 from linnix_core import Context, Duration, Health, LinnixError, PluginUnavailable, hookimpl
 from linnix_plugin_ollama.chat import OllamaChat
-from linnix_plugin_ollama.host import parse_host
+from linnix_plugin_ollama.host import DEFAULT_HOST, parse_host
 from linnix_plugin_ollama.server import Server
 from linnix_plugin_openai import ModelConfig, ModelReasoner, Usage, deployed
 
 __all__ = ["OllamaConfig", "OllamaReasoner"]
-
-DEFAULT_HOST = "http://127.0.0.1:11434"
 
 
 @attrs.frozen(kw_only=True)

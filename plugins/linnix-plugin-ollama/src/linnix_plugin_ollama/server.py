@@ -69,12 +69,22 @@ class Server:
     def pull(self, model: str, timeout_s: float = PULL_S) -> Iterator[Progress]:
         """Have the server download a model, and tell how far it is.
 
-        The server goes on where an earlier download ended. What goes wrong on the way is in a
-        line of an answer that began as a success, and is raised from here.
+        The server goes on where an earlier download ended.
         """
         body = {"model": model, "stream": True}
+        what = f"download of {printable(model, 80)}"
+        yield from self.follow("/api/pull", body, timeout_s, what)
+
+    def follow(
+        self, path: str, body: Mapping[str, Any], timeout_s: float, what: str
+    ) -> Iterator[Progress]:
+        """Have the server do what takes a while, and tell how far it is.
+
+        What goes wrong on the way is in a line of an answer that began as a success, and is
+        raised from here.
+        """
         done = False
-        with self.exchange.lines(f"{self.url}/api/pull", body, timeout_s) as lines:
+        with self.exchange.lines(f"{self.url}{path}", body, timeout_s) as lines:
             if isinstance(lines, Answered):
                 raise self.refused(lines)
             for line in lines:
@@ -83,7 +93,7 @@ class Server:
                     done = progress.status == "success"
                     yield progress
         if not done:
-            raise NoAnswer(f"{self.url} ended the download of {printable(model, 80)} half way")
+            raise NoAnswer(f"{self.url} ended the {what} half way")
 
     def _progress(self, line: str) -> Progress | None:
         if not line.strip():
