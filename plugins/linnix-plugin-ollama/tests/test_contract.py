@@ -1,12 +1,12 @@
-"""The plugin keeps the contract of its kind."""
+"""The plugin keeps the contract of its kinds."""
 
 import pytest
 
-from linnix_core.testing import ReasonerContract
-from linnix_plugin_ollama import OllamaReasoner
+from linnix_core.testing import DeployerContract, ReasonerContract
+from linnix_plugin_ollama import OllamaDeployer, OllamaReasoner
 
 
-class TestOllama(ReasonerContract):
+class TestReasoner(ReasonerContract):
     @pytest.fixture
     def plugin_class(self):
         return OllamaReasoner
@@ -14,3 +14,17 @@ class TestOllama(ReasonerContract):
     @pytest.fixture
     def options(self, ollama):
         return {"host": ollama.url, "model": "small"}
+
+
+class TestDeployer(DeployerContract):
+    @pytest.fixture
+    def plugin_class(self):
+        return OllamaDeployer
+
+    @pytest.fixture
+    def options(self, ollama):
+        return {"host": ollama.url}
+
+    @pytest.fixture
+    def spec(self, make_spec):
+        return make_spec()

@@ -179,7 +179,7 @@ def test_a_download_tells_how_far_it_is(ollama):
         "writing manifest",
         "success",
     ]
-    assert "large" in ollama.models
+    assert "large:latest" in ollama.models
 
 
 def test_a_download_that_fails_within_a_success_fails(ollama):

@@ -75,7 +75,7 @@ class OllamaChat:
         self.model = model
         self.usage = usage or Usage()
         self.structured: Structured | None = None
-        #: Which model the last reply was from, as the server says.
+        #: Which model answered last, as the server says.
         self.answered_by = ""
         self._keep_alive_s = keep_alive_s
         self._options = {
