@@ -160,6 +160,7 @@ def test_the_tests_of_a_plugin_import_what_it_declares_for_them(plugin):
     declared = [*described["project"]["dependencies"], *itertools.chain(*extras)]
     allowed = modules_of([*declared, *needed, "pytest"])
     helpers = {file.stem for file in (plugin / "tests").glob("*.py")}
+    helpers |= {folder.name for folder in plugin.iterdir() if folder.is_dir()}
     own = {module_of(plugin), "linnix_core"} | helpers
     assert foreign(plugin / "tests") - allowed - own == set()
 
