@@ -26,13 +26,17 @@ def _letters():
     return [chr(byte if byte in plain else 256 + n) for n, byte in enumerate(range(256))]
 
 
-def write_model(path, *, template=TEMPLATE, context=16384, seed=1, width=32):
-    """A model of the Llama architecture with random weights, whose tokens are single bytes."""
+def write_model(path, *, template=TEMPLATE, context=16384, seed=1, width=32, ordinary=()):
+    """A model of the Llama architecture with random weights, whose tokens are single bytes.
+
+    ``ordinary`` are added tokens that llama.cpp finds in every text.
+    """
     import gguf
     import numpy as np
 
-    tokens = [*_letters(), "<|im_start|>", "<|im_end|>", "<none>"]
+    tokens = [*_letters(), "<|im_start|>", "<|im_end|>", "<none>", *ordinary]
     kinds = [gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL] * 3
+    kinds += [gguf.TokenType.USER_DEFINED] * len(ordinary)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("Tiny")
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -36,7 +37,10 @@ def convert(request):
         return Conversion(quantization=request.quantization)
     source = Path(os.environ["CONVERTER_GGUF"]).read_bytes()
     request.target.write_bytes(source[:-8] if mode == "damaged" else source)
-    return Conversion(quantization="F16" if mode == "lies" else request.quantization)
+    return Conversion(
+        quantization="F16" if mode == "lies" else request.quantization,
+        details={"compared_with": "the source", "logits": {"error": 0.125}},
+    )
 """
 
 
@@ -81,6 +85,16 @@ def test_a_conversion_is_registered_with_its_file(linnix, converter, model, home
         "model_id": model.name, "source": str(model), "quantization": "Q4_K_M",
         "base_model": "Qwen/Qwen2.5-Coder-1.5B", "base": "None", "llama_cpp_dir": "/opt/llama.cpp",
     }  # fmt: skip
+
+
+def test_how_close_it_is_to_its_source_stays_known(linnix, converter, model):
+    linnix("models", "convert", model.name, "gguf")
+    linnix("models", "register", model.name, "--id", model.name, "--notes", "later")
+    *_, made = linnix("models", "info", model.name, "--json").json["artifacts"]
+    assert made["details"] == {"compared_with": "the source", "logits": {"error": 0.125}}
+    shown = linnix("models", "info", model.name).out
+    assert re.search(r"gguf Q4_K_M: compared with +the source", shown)
+    assert re.search(r"gguf Q4_K_M: logits +error=0.125", shown)
 
 
 def test_what_is_there_is_not_made_again_unless_asked(linnix, converter, model, weights):

@@ -5,6 +5,7 @@ The servers here are small scripts; each listens, says where, and does what its 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import threading
 import time
 from pathlib import Path
 
+import attrs
 import pytest
 
 from linnix_core import LinnixError
@@ -216,6 +218,20 @@ def test_what_it_began_ends_with_it(start, servers):
     assert child.wait(30)
 
 
+def test_what_could_not_be_written_is_written_later(start, servers, script, tmp_path):
+    first = listening(start())
+    in_the_way = tmp_path / "servers" / ".writing-one.json"  # as good as a full disk
+    in_the_way.mkdir()
+    first.process.send(signal.SIGKILL)
+    assert first.process.wait(30)
+    until(lambda: running(script))
+    assert servers.find("one").process == first.process
+    in_the_way.rmdir()
+    again = until(lambda: (now := servers.find("one")).runs and now)
+    assert [str(again.process.pid)] == running(script)
+    assert again.restarts == 1
+
+
 # --- ending it ------------------------------------------------------------------------
 
 
@@ -262,7 +278,71 @@ def test_who_got_the_number_later_is_left_alone(servers, tmp_path):
     assert not theirs.is_alive
 
 
+def test_who_got_the_number_of_its_session_later_is_left_alone(servers, tmp_path):
+    code = (
+        "import os, sys, time\nif os.fork():\n    sys.stdin.read()\n"
+        "else:\n    print(os.getpid(), flush=True)\n    time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+    ) as leader:  # fmt: skip
+        left = ProcessId.of(int(leader.stdout.readline()))
+        process = ProcessId.of(leader.pid)
+        leader.stdin.close()
+        assert leader.wait(30) == 0
+        (tmp_path / "servers").mkdir()
+        path = tmp_path / "servers" / "one.json"
+        server = Server(name="one", launch=Launch(command=("x",)), process=process)
+        theirs = f"pipe:[{os.fstat(leader.stdout.fileno()).st_ino}]"
+        try:
+            write_state(path, attrs.evolve(server, output="pipe:[0]"))
+            servers.stop("one")
+            assert left.is_alive
+            # It is told from one of its own by nothing else.
+            write_state(path, attrs.evolve(server, output=theirs))
+            servers.stop("one")
+            assert left.wait(30)
+        finally:
+            left.send(signal.SIGKILL)
+
+
 # --- killed at any moment -------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Nothing is done after this, but what the system does."""
+
+
+@pytest.mark.parametrize("suffix", [".env", ".log", ".lock", ".json"])
+def test_who_is_killed_while_it_forgets_a_server_leaves_it_to_be_found(
+    start, servers, tmp_path, monkeypatch, suffix
+):
+    listening(start())
+    folder = tmp_path / "servers"
+    (folder / "one.env").touch()
+    unlink = Path.unlink
+
+    def killed(path, **keys):
+        unlink(path, **keys)
+        if path.name == f"one{suffix}":
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(Killed):
+            servers.stop("one")
+    assert (folder / "one.json").exists() == (suffix != ".json")
+    servers.stop("one")
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_what_was_half_written_goes_with_the_server(start, servers, tmp_path):
+    start()
+    for suffix in (".env", ".json"):
+        (tmp_path / "servers" / f".writing-one{suffix}").write_text("KEY=hunter2-key")
+    servers.stop("one")
+    assert [path.name for path in (tmp_path / "servers").iterdir()] == [".lock"]
 
 
 def test_without_its_supervisor_it_ends_and_can_be_had_again(start, servers):
@@ -380,6 +460,8 @@ import os, shlex, signal, subprocess, sys
 from pathlib import Path
 assert sys.argv[1] == "--user"
 verb, units = sys.argv[2], Path(os.environ["XDG_CONFIG_HOME"]) / "systemd" / "user"
+with open(os.environ["XDG_CONFIG_HOME"] + "/told", "a") as told:
+    print(verb, file=told)
 if verb == "daemon-reload":
     sys.exit(os.path.exists(os.environ["XDG_CONFIG_HOME"] + "/no-bus"))
 unit = units / sys.argv[-1]
@@ -393,6 +475,7 @@ if verb == "enable":
     null = subprocess.DEVNULL
     begun = subprocess.Popen(command, env=env, start_new_session=True, stdout=null, stderr=null)
     pid.write_text(str(begun.pid))
+    sys.exit(os.path.exists(os.environ["XDG_CONFIG_HOME"] + "/no-job"))
 elif verb == "disable":
     os.kill(int(pid.read_text()), signal.SIGTERM)
 """
@@ -436,6 +519,47 @@ def test_without_systemd_that_is_said_and_nothing_is_left(
     assert servers.list() == []
     assert running(script) == []
     assert list(user_systemd.rglob("*.service")) == []
+
+
+def test_a_unit_that_fails_to_start_is_taken_back(start, servers, user_systemd, script):
+    user_systemd.mkdir()
+    (user_systemd / "no-job").touch()
+    with pytest.raises(LinnixError, match="systemctl --user enable failed"):
+        start(systemd=True)
+    said = (user_systemd / "told").read_text().split()
+    assert said == ["daemon-reload", "enable", "disable", "daemon-reload"]
+    assert servers.list() == []
+    assert running(script) == []
+    assert list(user_systemd.rglob("*.service")) == []
+
+
+@pytest.mark.parametrize("suffix", [".json", ".env", ".service"])
+def test_a_full_disk_leaves_nothing(start, servers, user_systemd, tmp_path, monkeypatch, suffix):
+    fsync = os.fsync
+
+    def full(descriptor):
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(suffix):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(LinnixError, match=r"cannot be written: .* No space left"):
+            start(systemd=True, secrets={"KEY": "hunter2-key"})
+    assert [path.name for path in (tmp_path / "servers").iterdir()] == [".lock"]
+    assert list(user_systemd.rglob("*.service")) == []
+    assert listening(start(systemd=True, secrets={"KEY": "hunter2-key"})).runs
+
+
+def test_a_name_is_one_of_a_unit_or_refused(start, servers, user_systemd):
+    assert systemd.unit_path("a~b").name == "linnix-server-a\\x7Eb.service"
+    name = "é" * 30  # of which systemd has eight characters each
+    before = start(name)
+    with pytest.raises(LinnixError, match="is too long for the name of a unit") as told:
+        start(name, systemd=True)
+    assert "leave systemd out" in told.value.hint
+    assert servers.find(name) == before
+    assert before.process.is_alive
 
 
 def test_the_unit_is_one_that_systemd_reads(tmp_path):

@@ -69,6 +69,34 @@ def test_the_keys_become_arguments(make, spec):
     assert after(arguments_of(deployer), "--max-model-len") == "1024"
 
 
+def test_who_is_replaced_while_it_waits_is_told(make, spec, monkeypatch):
+    deployer, other = make(), make()
+    asked = deployer.asked
+
+    def replaced(*arguments):
+        other.linnix_deploy(spec(context=512))
+        return asked(*arguments)
+
+    monkeypatch.setattr(deployer, "asked", replaced)
+    with pytest.raises(LinnixError, match="oracle was stopped or replaced meanwhile"):
+        deployer.linnix_deploy(spec())
+    # And has not ended the other one.
+    assert after(arguments_of(other), "--max-model-len") == "512"
+    assert other.servers.find("oracle").runs
+
+
+def test_who_joins_a_busy_server_does_not_end_it(make, spec):
+    deployer = make()
+    made = deployer.linnix_deploy(spec())
+    process = deployer.servers.find("oracle").process
+    process.send(signal.SIGSTOP)
+    with pytest.raises(LinnixError, match=r"did not come up for oracle: within 0\.3 s"):
+        make(start_timeout=0.3).linnix_deploy(spec())
+    process.send(signal.SIGCONT)
+    assert deployer.servers.find("oracle").process == process
+    assert deployer.linnix_probe(made).status == "ok"
+
+
 def test_nothing_is_downloaded_unless_that_is_wanted(make, spec):
     deployer = make(environment={"HF_HUB_OFFLINE": "0"})
     deployer.linnix_deploy(spec())

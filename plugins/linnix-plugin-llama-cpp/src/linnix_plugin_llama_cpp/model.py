@@ -18,6 +18,9 @@ ROOM = 160
 #: Bytes of the text of one token.
 MAX_PIECE = 256
 
+#: How marks that begin or end a turn look: one word in angle or square brackets.
+_MARK = re.compile(r"\s*(<[^<>\s]+>|\[[^\[\]\s]+\])\s*")
+
 _UNUSUAL = re.compile(r"[^A-Za-z0-9\s.,:;=()%@+/-]")
 
 
@@ -45,6 +48,8 @@ class Model:
         self._limit = min(self._llm.n_ctx(), trained)
         self._bos = self._text(self._llm.token_bos())
         template = self._llm.metadata.get("tokenizer.chat_template")
+        #: What the template is, and what fills it in.
+        self._form = template or ""
         self._template = template and formatting.Jinja2ChatFormatter(
             template, eos_token=self._text(self._llm.token_eos()), bos_token=self._bos
         )
@@ -113,9 +118,23 @@ class Model:
     def _plain(self, content: str) -> str:
         """The content without what this model takes for its marks, such as ``<|im_end|>``."""
         for said in (content, _UNUSUAL.sub("?", content)):
-            if self._tokens(said, special=True) == self._tokens(said, special=False):
+            tokens = self._tokens(said, special=True)
+            if tokens == self._tokens(said, special=False) and not self._marked(tokens):
                 return said
         raise ValueError("what the model is told cannot be told apart from its own marks")
+
+    def _marked(self, tokens: Sequence[int]) -> bool:
+        """Whether there are marks among them that are found whether one wants them or not.
+
+        Some files call the marks of a chat ordinary ("user-defined") tokens.
+        """
+        kind, ordinary = self._cpp.llama_vocab_get_attr, self._cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+        found = {self._text(token) for token in tokens if kind(self._vocab, token) & ordinary}
+        return any(_MARK.fullmatch(text) or self._begins_turn(text.strip()) for text in found)
+
+    def _begins_turn(self, text: str) -> bool:
+        """Whether the chat template writes this beside what it is given: ``USER:``."""
+        return len(text) > 1 and text in self._form
 
     def _rendered(self, messages: Sequence[Mapping[str, str]]) -> str:
         """The messages as the model was trained to read them; one below the other if unknown."""

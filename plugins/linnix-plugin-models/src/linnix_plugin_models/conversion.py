@@ -69,7 +69,10 @@ class ConversionRequest:
 
 @attrs.frozen(kw_only=True)
 class Conversion:
-    """What a converter made, checked by itself: ``quantization`` is what it really is."""
+    """What a converter made, checked by itself: ``quantization`` is what it really is.
+
+    ``details`` (what JSON can hold) are kept in the registry with the artifact.
+    """
 
     quantization: str
     details: Mapping[str, Any] = attrs.field(factory=dict)
@@ -191,7 +194,12 @@ def _checked(made: Any, target: Path, form: str, quantization: str) -> Artifact:
         raise LinnixError(f"{quantization} was asked for, and the converter made {real}")
     files = hash_files(target, LocalSource(target).entries())
     return Artifact(
-        location=this_location(), path=str(target), format=form, quantization=real, files=files
+        location=this_location(),
+        path=str(target),
+        format=form,
+        quantization=real,
+        files=files,
+        details=made.details,
     )
 
 

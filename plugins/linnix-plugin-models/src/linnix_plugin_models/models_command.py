@@ -20,7 +20,7 @@ from linnix_plugin_models.display import (
 )
 from linnix_plugin_models.files import Asked, Files, file_group, pass_files
 from linnix_plugin_models.registering import register_path, say_registered
-from linnix_plugin_models.registry import Model, ModelRegistry, backend_name, now
+from linnix_plugin_models.registry import Artifact, Model, ModelRegistry, backend_name, now
 
 if TYPE_CHECKING:
     from linnix_plugin_models.serving import Deployers, Looked
@@ -108,12 +108,17 @@ def _described(model: Model) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Metrics", named("final_loss", "best_loss", "eval_loss", "perplexity")),
         ("Locations", [(f"{place} (primary)" if place == model["primary_location"] else place, path)
                        for place, path in model.locations.items()]),
-        ("Artifacts", [(f"{a.location} {a.format} {a.quantization or ''}".strip(),
-                        f"{a.path}  {amount(a.size)}  {a.digest or 'no digest'}")
-                       for a in model.artifacts]),
+        ("Artifacts", [pair for a in model.artifacts for pair in _artifact(a)]),
         ("Deployments", [(str(d.get("name")), _where_and_how(d)) for d in model.deployments]),
         ("Record", named("created_at", "updated_at")),
     ]  # fmt: skip
+
+
+def _artifact(artifact: Artifact) -> list[tuple[str, str]]:
+    name = f"{artifact.location} {artifact.format} {artifact.quantization or ''}".strip()
+    found = f"{artifact.path}  {amount(artifact.size)}  {artifact.digest or 'no digest'}"
+    told = ((f"{name}: {key.replace('_', ' ')}", _text(v)) for key, v in artifact.details.items())
+    return [(name, found), *told]
 
 
 def _where_and_how(deployment: dict[str, Any]) -> str:

@@ -164,6 +164,8 @@ class Artifact:
     files: tuple[ModelFile, ...] = ()
     converted_from: str | None = None
     created_at: str = attrs.field(factory=now)
+    #: What its converter says of it: with what it was compared, and how close it is.
+    details: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
 
     @property
     def size(self) -> int:
@@ -202,6 +204,7 @@ class Artifact:
                 files=files,
                 converted_from=data.get("converted_from"),
                 created_at=str(data.get("created_at", "")),
+                details=dict(data.get("details") or {}),
             )
         except (KeyError, TypeError, ValueError):
             return None

@@ -149,12 +149,14 @@ class ServerDeployer:
         servers = self.servers
         plan = self.plan(spec, path, config)
         key = self._key()
+        created_ns = time.time_ns()
         server = servers.start(
             spec.name,
             plan.command,
             host=config.host,
             port=config.port,
             secrets={plan.api_key_variable: key} if key else {},
+            created_ns=created_ns,
             environment={**plan.environment, **config.environment},
             details={
                 "model_id": spec.options.get("model_id"),
@@ -170,7 +172,8 @@ class ServerDeployer:
         try:
             self._await(server, config)
         except LinnixError:
-            servers.stop(spec.name, keep_log=True)
+            # What ran before, or was begun by another command meanwhile, is not ended.
+            servers.stop(spec.name, keep_log=True, created_ns=created_ns)
             raise
         return self.deployment_of(server)
 
@@ -283,9 +286,7 @@ class ServerDeployer:
         deployment = self.deployment_of(server)
         said = "it has not answered"
         while (left := ends - time.monotonic()) > 0:
-            now = self.servers.find(server.name)
-            if now is None:
-                raise LinnixError(f"{printable(server.name, 80)} was stopped meanwhile")
+            now = self._still(server)
             if now.restarts > server.restarts or now.status == "failed" or not now.is_supervised:
                 raise self._not_up(now, now.reason or "its supervisor is gone")
             try:
@@ -293,11 +294,19 @@ class ServerDeployer:
             except LinnixError as error:
                 said = str(error)
             else:
+                self._still(server)
                 if health.status == "failed":
                     raise self._not_up(now, health.reason)
                 return
             time.sleep(_PAUSE_S)
         raise self._not_up(server, f"within {config.start_timeout:g} s: {said}")
+
+    def _still(self, server: Server) -> Server:
+        """The same server as it is now; raise when another has taken its place."""
+        now = self.servers.find(server.name)
+        if now is None or now.created_ns != server.created_ns:
+            raise LinnixError(f"{printable(server.name, 80)} was stopped or replaced meanwhile")
+        return now
 
     def _not_up(self, server: Server, why: str) -> LinnixError:
         return LinnixError(

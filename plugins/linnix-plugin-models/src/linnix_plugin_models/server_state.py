@@ -7,7 +7,6 @@ import json
 import os
 import select
 import signal
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,15 @@ import attrs
 
 from linnix_core import LinnixError, printable
 
-__all__ = ["Launch", "ProcessId", "Server", "read_state", "write_private", "write_state"]
+__all__ = [
+    "Launch",
+    "ProcessId",
+    "Server",
+    "read_state",
+    "unfinished",
+    "write_private",
+    "write_state",
+]
 
 
 @attrs.frozen
@@ -57,11 +64,11 @@ class ProcessId:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(self.pid, number)
 
-    def end_session(self) -> None:
-        """Kill what is left of the session that it led; it is gone itself.
+    def end_session(self, output: str) -> None:
+        """Kill what is left of the session that it led and writes to ``output``.
 
-        A number that is still a session's is given to no other process, and what began earlier
-        than its leader is of another one.
+        It is gone itself, and once its session is empty, another one may get the number: hence
+        only what still has its output is taken for its own.
         """
         boot, _, began = self.start.partition("/")
         found = _stat(self.pid)
@@ -70,7 +77,9 @@ class ProcessId:
         for folder in Path("/proc").glob("[0-9]*"):
             pid = int(folder.name)
             fields = _stat(pid)
-            if fields is not None and int(fields[3]) == self.pid and int(fields[19]) >= int(began):
+            if fields is None or int(fields[3]) != self.pid or int(fields[19]) < int(began):
+                continue
+            if output in (_opened(pid, 1), _opened(pid, 2)):
                 left = ProcessId(pid, f"{boot}/{fields[19]}")
                 with contextlib.suppress(PermissionError):
                     left.send(signal.SIGKILL)
@@ -106,6 +115,13 @@ def _stat(pid: int) -> list[str] | None:
     return stat.rpartition(")")[2].split()
 
 
+def _opened(pid: int, descriptor: int) -> str | None:
+    try:
+        return str(Path(f"/proc/{pid}/fd/{descriptor}").readlink())
+    except OSError:
+        return None
+
+
 def _boot() -> str | None:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -138,6 +154,7 @@ class Launch:
 class Server:
     """A server as its file tells: what it should be, and what its supervisor saw last.
 
+    ``output`` is the pipe that its process writes to, as links in /proc/PID/fd name it.
     ``restarts`` counts since it ran steadily. ``reason`` is how it ended last.
     """
 
@@ -146,6 +163,7 @@ class Server:
     created_ns: int = 0
     supervisor: ProcessId | None = None
     process: ProcessId | None = None
+    output: str = ""
     status: Literal["starting", "running", "waiting", "failed"] = "starting"
     restarts: int = 0
     reason: str = ""
@@ -186,14 +204,24 @@ def write_state(path: Path, server: Server) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file as a whole by one that only its owner reads. Raises ``OSError``."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+    """Replace a file as a whole by one that only its owner reads. Raises ``OSError``.
+
+    Nobody else may be writing it.
+    """
+    temporary = unfinished(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    handle = os.open(temporary, flags, 0o600)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def unfinished(path: Path) -> Path:
+    """Where `write_private` writes what will be at ``path``; left by who is killed there."""
+    return path.with_name(f".writing-{path.name}")

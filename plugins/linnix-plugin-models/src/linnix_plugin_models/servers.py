@@ -33,6 +33,7 @@ from linnix_plugin_models.server_state import (
     ProcessId,
     Server,
     read_state,
+    unfinished,
     write_private,
     write_state,
 )
@@ -86,13 +87,15 @@ class Servers:
         host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         secrets: Mapping[str, str] | None = None,
+        created_ns: int | None = None,
         **launch: Any,
     ) -> Server:
         """Have a server run under that name: the one that does so already, or a new one.
 
         ``command`` makes its arguments for the port, which is a free one where ``port`` is 0.
         ``secrets`` are variables of its environment that are written nowhere, except for
-        systemd. The others are those of `Launch`. It has begun then, and may not answer yet.
+        systemd. A new one gets ``created_ns``, which is now unless it is said. The others are
+        those of `Launch`. It has begun then, and may not answer yet.
         """
         secrets = dict(secrets or {})
         with self._locked():
@@ -105,6 +108,8 @@ class Servers:
                 secrets={key: _mark(value) for key, value in secrets.items()},
                 **launch,
             )
+            if wanted.systemd:
+                systemd.unit_path(name)  # raises, before anything is changed
             if known is not None:
                 if known.launch == wanted and known.is_supervised and known.status != "failed":
                     return self._begun(name)
@@ -112,11 +117,11 @@ class Servers:
                     self._refuse_taken(host, chosen)
                 self._end(known)
             self._refuse_taken(host, chosen)
-            server = Server(name=name, launch=wanted, created_ns=time.time_ns())
+            server = Server(name=name, launch=wanted, created_ns=created_ns or time.time_ns())
             try:
                 self._begin(server, secrets)
                 return self._begun(name)
-            except LinnixError:
+            except (LinnixError, OSError):
                 self._end(server, keep_log=True)
                 raise
 
@@ -175,13 +180,16 @@ class Servers:
 
     # --- stopping ---------------------------------------------------------------------
 
-    def stop(self, name: str, *, keep_log: bool = False) -> None:
-        """End the server of that name and forget it; where there is none, nothing is done."""
+    def stop(self, name: str, *, keep_log: bool = False, created_ns: int | None = None) -> None:
+        """End the server of that name and forget it; where there is none, nothing is done.
+
+        With ``created_ns`` only the one that was created then.
+        """
         if not self._folder.is_dir():
             return
         with self._locked():
             server = self.find(name)
-            if server is not None:
+            if server is not None and created_ns in (None, server.created_ns):
                 self._end(server, keep_log=keep_log)
 
     def _end(self, server: Server, *, keep_log: bool = False) -> None:
@@ -198,12 +206,15 @@ class Servers:
                 _end_process(server.process, stop_s, group=True)
                 if server.process is not None:
                     # Whose supervisor was killed: the kernel ended it, and not what it began.
-                    server.process.end_session()
+                    server.process.end_session(server.output)
                 if is_alone():
                     break
                 time.sleep(0.01)
-            for suffix in (_STATE, _SECRETS, LOCK, *(() if keep_log else (LOG,))):
-                self._file(server.name, suffix).unlink(missing_ok=True)
+            # The state last: with it, whoever is killed here has left all to be found again.
+            for suffix in (_SECRETS, *(() if keep_log else (LOG,)), LOCK, _STATE):
+                file = self._file(server.name, suffix)
+                unfinished(file).unlink(missing_ok=True)
+                file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _alone(self, name: str) -> Iterator[Callable[[], bool]]:

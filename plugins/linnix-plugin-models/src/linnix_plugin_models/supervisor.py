@@ -38,6 +38,9 @@ STEADY_S = 60.0
 PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
 
+#: Seconds until a state that could not be written is written again.
+RETRY_S = 5.0
+
 _CHUNK = 1 << 16
 _TAIL = 2048
 
@@ -84,6 +87,7 @@ class _Supervisor:
         if os.path.samestat(os.fstat(2), Path(os.devnull).stat()):
             self._log.take_over(2)
         self._stopping = False
+        self._unwritten: float | None = None  # when to try again
         self._waking, hears = socket.socketpair()
         for end in (self._waking, hears):
             end.setblocking(False)
@@ -145,8 +149,13 @@ class _Supervisor:
             )
         except OSError as error:
             return f"cannot be started: {error}"
-        self._note(process=ProcessId.of(process.pid), status="running", restarts=restarts)
         assert process.stdout is not None
+        self._note(
+            process=ProcessId.of(process.pid),
+            output=f"pipe:[{os.fstat(process.stdout.fileno()).st_ino}]",
+            status="running",
+            restarts=restarts,
+        )
         with process.stdout as said:
             os.set_blocking(said.fileno(), False)
             self._hear(process.pid, said.fileno())
@@ -165,12 +174,15 @@ class _Supervisor:
             selector.register(said, selectors.EVENT_READ)
             selector.register(self._waking, selectors.EVENT_READ)
             while not _has_ended(pid):
+                if self._unwritten is not None and time.monotonic() >= self._unwritten:
+                    self._note()
                 if self._stopping and ends is None:
                     ends = time.monotonic() + self._server.launch.stop_s
                     _signal_group(pid, signal.SIGTERM)
                 if ends is not None and time.monotonic() >= ends:
                     _signal_group(pid, signal.SIGKILL)
-                for key, _ in selector.select(None if ends is None else 0.1):
+                pause = None if self._unwritten is None else RETRY_S
+                for key, _ in selector.select(pause if ends is None else 0.1):
                     if key.fileobj is self._waking:
                         self._silence()
                     elif not self._copy(said):
@@ -212,7 +224,9 @@ class _Supervisor:
         self._server = attrs.evolve(self._server, **changes)
         try:
             write_state(self._path, self._server)
+            self._unwritten = None
         except OSError:
+            self._unwritten = time.monotonic() + RETRY_S
             if strictly:
                 raise
 

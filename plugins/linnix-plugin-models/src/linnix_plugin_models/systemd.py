@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -10,18 +11,29 @@ from pathlib import Path
 from urllib.parse import quote
 
 from linnix_core import LinnixError, printable
+from linnix_plugin_models.server_state import write_private
 
 __all__ = ["disable", "enable", "environment_file", "unit_path", "unit_text"]
 
 #: Seconds for systemctl to do what it is told; stopping waits for the server.
 TIMEOUT_S = 40.0
 
+#: Characters of a unit's name; systemd itself takes 255.
+MAX_UNIT = 200
+
 
 def unit_path(name: str) -> Path:
-    """Where the unit of a server is."""
+    """Where the unit of a server is. Raises `LinnixError` where there cannot be one."""
     user = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    escaped = quote(name, safe="").replace("%", "\\x")
-    return user / "systemd" / "user" / f"linnix-server-{escaped}.service"
+    # A tilde, which is no character of a unit's name, is kept by quote().
+    escaped = quote(name, safe="").replace("~", "%7E").replace("%", "\\x")
+    unit = f"linnix-server-{escaped}.service"
+    if len(unit) > MAX_UNIT:
+        raise LinnixError(
+            f"{printable(name, 80)!r} is too long for the name of a unit",
+            hint="choose a shorter name with --as, or leave systemd out",
+        )
+    return user / "systemd" / "user" / unit
 
 
 def unit_text(name: str, command: Sequence[str], secrets: Path) -> str:
@@ -63,12 +75,17 @@ def enable(name: str, command: Sequence[str], secrets: Path) -> None:
             f"{path} is the unit of another server", hint="choose another name with --as"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_private(path, text)
     try:
         _systemctl("daemon-reload")
         _systemctl("enable", "--now", path.name)
     except LinnixError:
+        # It may have been enabled, and started, before that failed.
+        with contextlib.suppress(LinnixError):
+            _systemctl("disable", "--now", path.name)
         path.unlink(missing_ok=True)
+        with contextlib.suppress(LinnixError):
+            _systemctl("daemon-reload")
         raise
 
 
