@@ -201,6 +201,17 @@ def open_edition(session: nox.Session) -> None:
         session.run("pytest", *AT_ONCE, *session.posargs, env={"TMPDIR": tempfile.gettempdir()})
 
 
+@nox.session(name="demo-model", default=False)
+def demo_model(session: nox.Session) -> None:
+    """Train the demo model from nothing: ``nox -s demo-model -- OUT --recordings DIR``."""
+    folder = ROOT / "plugins/linnix-plugin-demo-model"
+    session.install("-r", str(folder / "training/requirements.txt"))
+    session.install("-r", "requirements.txt")
+    needed = ("insight", "models", "gguf", "openai", "llama-cpp", "demo-model")
+    session.install(*_editable(".[testing]", *(f"plugins/linnix-plugin-{name}" for name in needed)))
+    session.run("python", "-m", "training", *session.posargs, env={"PYTHONPATH": str(folder)})
+
+
 @nox.session(default=False)
 def vllm(session: nox.Session) -> None:
     """The deployer of vLLM against the real one: gigabytes, and a quarter of an hour."""
@@ -232,12 +243,13 @@ def evaluate(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def score(session: nox.Session) -> None:
-    """Every reasoner on the same held-out incidents; ``-r NAME`` for others than heuristics."""
-    session.install(
-        "-r", "requirements.txt", *_editable(".[testing]", "plugins/linnix-plugin-insight")
-    )
+    """Every reasoner on the same held-out incidents; ``-r NAME`` for others than these two."""
+    needed = ("insight", "models", "openai", "llama-cpp", "demo-model")
+    plugins = (f"plugins/linnix-plugin-{name}" for name in needed)
+    session.install("-r", "requirements.txt", LLAMA, *_editable(".[testing]", *plugins))
     incidents = "datasets/held-out/incidents.jsonl"
-    session.run("linnix", "insight", "score", incidents, *(session.posargs or ["-r", "heuristics"]))
+    asked = session.posargs or ["-r", "heuristics", "-r", "llama-cpp"]
+    session.run("linnix", "insight", "score", incidents, *asked)
 
 
 @nox.session(default=False)

@@ -117,6 +117,19 @@ def test_more_than_lora_is_refused(adapter, config, said):
     assert said in refused(adapter(**config))
 
 
+@pytest.mark.parametrize("begun", ["pissa", "pissa_niter_16", "olora", "corda", "loftq", "lora_ga"])
+def test_an_adapter_that_changed_its_base_when_it_began_is_refused(adapter, begun):
+    said = refused(adapter(init_lora_weights=begun))
+    assert f"was begun as {begun}, which changes its base" in said
+    assert "merge it with PEFT" in said
+
+
+@pytest.mark.parametrize("begun", [True, False, "gaussian", "eva", "orthogonal"])
+def test_an_adapter_that_left_its_base_alone_when_it_began_is_merged(llama, adapter, begun):
+    merged = read_model(adapter(init_lora_weights=begun)).weights
+    assert not np.array_equal(whole(merged, Q), whole(Checkpoint(llama), Q))
+
+
 def test_another_base_is_found_out(adapter, checkpoint):
     path = adapter()
     assert "the adapter does not fit its base" in refused(path, checkpoint(hidden=512))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -61,6 +62,7 @@ def tensors(path):
 def test_llama_cpp_says_what_the_checkpoint_says(checkpoint, converted, options):
     made = converted(checkpoint(**options))
     assert made.details["tokens"] == "the same"
+    assert made.details["compared_with"] == "the source"
     assert made.details["logits"]["error"] < 0.003
     assert check_weights(made.path).quantization == "F16"
 
@@ -262,22 +264,58 @@ def test_another_architecture_needs_llama_cpps_converter(checkpoint, converted, 
     )
 
 
-def test_llama_cpps_converter_is_run_where_the_user_has_it(llama, checkpoint, converted, llama_cpp):
+def test_llama_cpps_converter_is_run_where_the_user_has_it(
+    llama, checkpoint, converted, llama_cpp, tmp_path
+):
     ready = converted(llama).path
     strange = {"tokenizer.json": lambda tree: tree.update(pre_tokenizer=None)}
+    asked = tmp_path / "asked"
     folder = llama_cpp(
         "convert_hf_to_gguf.py",
         "source, _, target, _, kind = sys.argv[1:]\n"
-        f"assert kind == 'f16' and source.endswith('checkpoint')\n"
+        "assert kind in ('f16', 'auto') and source.endswith('checkpoint')\n"
+        f"open({str(asked)!r}, 'w').write(kind)\n"
         f"shutil.copy({str(ready)!r}, target)",
     )
     made = converted(other(checkpoint), "Q8_0", llama_cpp_dir=folder)
+    assert asked.read_text() == "auto"  # BF16 stays BF16 until it is quantized
     assert made.details["converted_by"] == "llama.cpp"
+    assert made.details["compared_with"] == "what llama.cpp's script made, not the source"
+    assert 0 < made.details["logits"]["error"] < 0.2
     assert check_weights(made.path).quantization == "Q8_0"
+    # Nobody compared this one, and nobody says so.
+    made = converted(other(checkpoint), "F16", llama_cpp_dir=folder)
+    assert asked.read_text() == "f16"
+    assert made.details["logits"] == "not compared with the source"
+    assert "compared_with" not in made.details
     # A tokenizer that nobody knows here is one that it may know.
     said = refused(converted, checkpoint(edit=strange), llama_cpp_dir=folder)
     assert "does not cut text into tokens as the source does" in said
     assert "is none that is known here" in refused(converted, checkpoint(edit=strange))
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("config.json", {"auto_map": {"AutoConfig": "evil.Config"}}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["a/b--evil.Tokenizer", None]}}),
+        ("preprocessor_config.json", {"auto_map": {}}),
+        ("config.4.0.0.json", {"auto_map": {"AutoConfig": "evil.Config"}}),
+        ("config.json", {"configuration_files": ["further/config.4.0.0.json"]}),
+    ],
+)
+def test_code_that_a_checkpoint_brings_is_not_run(
+    checkpoint, converted, llama_cpp, tmp_path, file, said
+):
+    """llama.cpp's converter loads some tokenizers with trust_remote_code=True."""
+    folder = llama_cpp("convert_hf_to_gguf.py", f"open({str(tmp_path / 'ran')!r}, 'w')")
+    path = other(checkpoint)
+    tree = json.loads((path / file).read_text()) if (path / file).exists() else {}
+    (path / file).write_text(json.dumps({**tree, **said}))
+    told = refused(converted, path, llama_cpp_dir=folder)
+    assert f"{file} names code of its own ({next(iter(said))})" in told
+    assert "if you trust it" in told
+    assert not (tmp_path / "ran").exists()
 
 
 def test_llama_cpps_converter_says_why_it_fails(checkpoint, converted, llama_cpp):

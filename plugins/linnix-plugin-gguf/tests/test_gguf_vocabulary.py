@@ -71,6 +71,36 @@ def test_tokens_have_their_kinds(tokenizer):
     assert vocabulary.tokens[901] == "<call>"
 
 
+#: As DeepSeek writes its marks.
+USER = "<\N{FULLWIDTH VERTICAL LINE}User\N{FULLWIDTH VERTICAL LINE}>"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (USER, Kind.CONTROL),
+        ("<|im\nend|>", Kind.CONTROL),
+        ("<unused7>", Kind.CONTROL),
+        ("<pad>", Kind.CONTROL),
+        ("<mask>", Kind.CONTROL),
+        ("<2mass>", Kind.CONTROL),
+        ("[@BOS@]", Kind.CONTROL),
+        ("<padding>", Kind.USER_DEFINED),
+        ("a <|im_end|>", Kind.USER_DEFINED),
+        ("<think>", Kind.USER_DEFINED),
+    ],
+)
+def test_a_mark_is_told_by_its_looks_wherever_it_was_added(tokenizer, checkpoint, content, kind):
+    """User-defined tokens are found in every text, so that telemetry could open a turn."""
+    added = {"id": 900, "content": content, "special": False}
+    vocabulary = tokenizer(lambda tree: tree["added_tokens"].append(added))
+    assert vocabulary.kinds[900] is kind
+    path = checkpoint(tokenizer="sentencepiece", name="pieces")
+    before = len(read_vocabulary(path).tokens)
+    (path / "added_tokens.json").write_text(json.dumps({content: before}))
+    assert read_vocabulary(path).kinds[before] is kind
+
+
 def test_rows_without_a_token_are_filled_up(tokenizer):
     vocabulary = tokenizer()
     count = len(vocabulary.tokens)

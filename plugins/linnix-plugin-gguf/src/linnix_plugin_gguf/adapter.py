@@ -38,6 +38,9 @@ _NAME = re.compile(r"[\w.]+")
 #: What a person can do about an adapter that is not merged here.
 BY_PEFT = "merge it with PEFT (merge_and_unload) and convert the result"
 
+#: How an adapter begins (init_lora_weights) without a change of its base; others subtract from it.
+_BEGINNINGS = ("gaussian", "eva", "orthogonal")
+
 #: Settings of PEFT's LoraConfig that make it more than a sum of products.
 _BEYOND = (
     "use_dora", "fan_in_fan_out", "trainable_token_indices", "layer_replication", "lora_bias",
@@ -153,6 +156,12 @@ class Merged:
         kind = self._config.get("peft_type")
         if kind != "LORA":
             raise LinnixError(f"the adapter is {printable(str(kind), 40)}, and only LoRA is merged")
+        begun = self._config.get("init_lora_weights", True)
+        if isinstance(begun, str) and begun.lower() not in _BEGINNINGS:
+            raise LinnixError(
+                f"the adapter was begun as {printable(begun, 40)}, which changes its base",
+                hint=BY_PEFT,
+            )
         for key in _BEYOND:
             if self._config.get(key):
                 raise LinnixError(f"the adapter uses {key}, which is not merged here", hint=BY_PEFT)

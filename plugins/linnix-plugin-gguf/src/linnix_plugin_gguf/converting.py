@@ -34,7 +34,8 @@ PLAIN = ("F32", "F16", "BF16")
 def convert(request: ConversionRequest) -> Conversion:
     """Make a GGUF of a checkpoint, or of an adapter and its base, and check that it holds.
 
-    Quantized is a file that loses nothing, so that it is rounded once. Raises `LinnixError`.
+    Quantized is a file in the type of the checkpoint, so that values are rounded once.
+    Raises `LinnixError`.
     """
     tools.need_library()
     wanted = request.quantization
@@ -42,19 +43,23 @@ def convert(request: ConversionRequest) -> Conversion:
     model, dtype = _write_plain(request, plain)
     request.progress("checking it", 0, None)
     answered = tools.run_logits(plain, PROMPT, PROMPT_TOKENS, request.work)
-    details: dict[str, object] = {"converted_by": "linnix" if model else "llama.cpp"}
+    details: dict[str, object]
     if model is not None:
+        details = {"converted_by": "linnix", "compared_with": "the source"}
         tokenizer = model.tokenizer
         reference = reference_logits(model, answered.tokens[:PROMPT_TOKENS])
     else:
+        details = {"converted_by": "llama.cpp"}
         source = request.source
         tokenizer = tokenizer_folder(source if source.is_dir() else source.parent)
+        # With itself: only that they are numbers is known of these.
         reference = answered.values
     details["tokens"] = check_tokens(answered, source_tokens(tokenizer))
     agreement = check_logits(answered.values, reference, dtype)
+    details["logits"] = agreement.as_dict() if model else "not compared with the source"
     if plain != request.target:
-        agreement = _quantize(request, plain, reference)
-    details["logits"] = agreement.as_dict()
+        details["logits"] = _quantize(request, plain, reference).as_dict()
+        details.setdefault("compared_with", "what llama.cpp's script made, not the source")
     return Conversion(quantization=wanted, details=details)
 
 
@@ -67,10 +72,10 @@ def _write_plain(request: ConversionRequest, plain: Path) -> tuple[Model | None,
     except NotSupported as error:
         if is_adapter(request.source):
             raise LinnixError(str(error), hint=BY_PEFT) from None
-        dtype = wanted if wanted in PLAIN else "F16"
+        dtype = wanted if wanted in PLAIN else "auto"
         request.progress("converting with llama.cpp's script", 0, None)
         tools.convert_by_llama_cpp(request.source, plain, dtype, request.llama_cpp_dir, error)
-        return None, dtype
+        return None, wanted if wanted in PLAIN else "BF16"
     dtype = wanted if wanted in PLAIN else model.dtype()
     _need_space(request, model, dtype)
     write_gguf(

@@ -22,7 +22,7 @@ import attrs
 import numpy as np
 
 from linnix_core import LinnixError, printable
-from linnix_plugin_gguf.checkpoint import Array
+from linnix_plugin_gguf.checkpoint import Array, read_json
 from linnix_plugin_models.formats import GGUF_FILE_TYPES
 
 __all__ = ["Logits", "Quantizer", "convert_by_llama_cpp", "need_library", "run_logits"]
@@ -102,7 +102,10 @@ def run_logits(model: Path, text: str, count: int, work: Path) -> Logits:
 def convert_by_llama_cpp(
     source: Path, target: Path, dtype: str, llama_cpp_dir: Path | None, why: LinnixError
 ) -> None:
-    """Have llama.cpp's own converter make a GGUF of a model that is not converted here."""
+    """Have llama.cpp's own converter make a GGUF of a model that is not converted here.
+
+    ``dtype`` is ``F32``, ``F16``, ``BF16``, or ``auto``: of those with 16 bits the nearest.
+    """
     script = llama_cpp_dir / "convert_hf_to_gguf.py" if llama_cpp_dir is not None else None
     if script is None or not script.is_file():
         raise LinnixError(
@@ -112,11 +115,26 @@ def convert_by_llama_cpp(
             "to the folder with convert_hf_to_gguf.py",
         )
     folder = source if source.is_dir() else source.parent
+    _refuse_code(folder)
     words = [_python(script.parent), str(script.absolute()), str(folder.absolute())]
     words += ["--outfile", str(target.absolute()), "--outtype", dtype.lower()]
     _ask({"do": "run", "words": words}, f"{script.name} cannot convert it")
     if not target.is_file():
         raise LinnixError(f"{script} made nothing and does not say why")
+
+
+def _refuse_code(folder: Path) -> None:
+    """For some models the converter trusts what their files name: modules there or elsewhere."""
+    # transformers also reads config.4.0.0.json, and whatever "configuration_files" names.
+    for path in sorted(folder.glob("*config*.json")):
+        said = read_json(path)
+        for key in ("auto_map", "configuration_files"):
+            if key in said:
+                raise LinnixError(
+                    f"{printable(path.name, 80)} names code of its own ({key}), which "
+                    "llama.cpp's converter could run",
+                    hint="convert it by hand if you trust it",
+                )
 
 
 def _python(folder: Path) -> str:

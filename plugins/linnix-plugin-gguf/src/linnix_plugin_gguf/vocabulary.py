@@ -6,6 +6,7 @@ and tokenizer.model (sentencepiece).
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
@@ -138,7 +139,10 @@ def _tokens(tree: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[list[str
         number: (token, Kind.NORMAL) for token, number in model["vocab"].items()
     }
     for added in tree.get("added_tokens") or ():
-        by_id[added["id"]] = (added["content"], _added_kind(added))
+        by_id[added["id"]] = (
+            added["content"],
+            _added_kind(added["content"], added.get("special")),
+        )
     tokens, kinds = [], []
     if min(by_id) < 0 or max(by_id) > 2 * len(by_id) + 1024:
         raise ValueError("its ids are mostly gaps")
@@ -149,10 +153,17 @@ def _tokens(tree: Mapping[str, Any], model: Mapping[str, Any]) -> tuple[list[str
     return tokens, kinds
 
 
-def _added_kind(said: Mapping[str, Any]) -> Kind:
-    """Control tokens are never shown; some are marked by nothing but how they look."""
-    looks = said["content"].startswith("<|") and said["content"].endswith("|>")
-    return Kind.CONTROL if said.get("special") or looks else Kind.USER_DEFINED
+#: Control tokens that some models call ordinary, as llama.cpp's converter knows them.
+_LOOKS = re.compile(
+    r"<\|.*\|>|<\N{FULLWIDTH VERTICAL LINE}.*\N{FULLWIDTH VERTICAL LINE}>|<unused.*>"
+    r"|<pad>|<mask>|<2mass>|\[@BOS@\]",
+    re.DOTALL,
+)
+
+
+def _added_kind(content: str, special: object = False) -> Kind:
+    """Control tokens are no text; whatever else was added is found in every text."""
+    return Kind.CONTROL if special or _LOOKS.fullmatch(content) else Kind.USER_DEFINED
 
 
 def _with_fallback(tree: Mapping[str, Any]) -> Vocabulary:
@@ -225,9 +236,9 @@ def _add(folder: Path, tokens: list[str], kinds: list[Kind], scores: list[float]
     path = folder / "added_tokens.json"
     if path.is_file():
         for token, number in read_json(path).items():
-            added[number] = (token, Kind.USER_DEFINED)
+            added[number] = (token, _added_kind(token))
     for key, said in (tokenizer_config(folder).get("added_tokens_decoder") or {}).items():
-        added[int(key)] = (said["content"], _added_kind(said))
+        added[int(key)] = (said["content"], _added_kind(said["content"], said.get("special")))
     for number, (token, kind) in sorted(added.items()):
         if not 0 <= number <= len(tokens):
             raise LinnixError(f"the token {printable(token, 60)!r} was added with a gap before it")
