@@ -35,7 +35,7 @@ def read_arguments(words):
 
 def load(arguments):
     """What is served, by its name."""
-    print("INFO: loading", arguments.model)
+    print("INFO: loading", arguments.model, flush=True)  # as logging does
     if not (Path(arguments.model) / "config.json").is_file():
         raise OSError(f"Can't load the configuration of '{arguments.model}'.")
     models = dict.fromkeys(arguments.served_model_name, arguments.model)
