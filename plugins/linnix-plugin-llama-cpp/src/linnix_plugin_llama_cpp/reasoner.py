@@ -222,19 +222,8 @@ class LlamaCppReasoner:
             "grammar": grammar_of(schema),
             "max_tokens": self._config.max_tokens,
         }
-        began, outcome = time.monotonic(), "failed"
-        try:
-            text = self._text(self._exchanged(request, ends))
-            outcome = "answered"
-        except Refused as error:
-            outcome = error.outcome
-            raise
-        except TooLate:
-            outcome = "late"
-            raise
-        finally:
-            self._usage.add_request(outcome, time.monotonic() - began)
-        return text
+        with self._usage.counted():
+            return self._text(self._exchanged(request, ends))
 
     def _exchanged(self, request: Mapping[str, Any], ends: float) -> Mapping[str, Any]:
         try:

@@ -19,7 +19,6 @@ from linnix_plugin_openai import (
     PromptTooLong,
     Refused,
     Structured,
-    TooLate,
     Usage,
     holds_object,
     is_prompt_too_long,
@@ -132,20 +131,8 @@ class OllamaChat:
     def _reply(
         self, messages: Sequence[Message], schema: Mapping[str, Any], form: _Form, ends: float
     ) -> str:
-        began = time.monotonic()
-        outcome = "failed"
-        try:
-            text = self._text(self._answer(messages, schema, form, ends))
-            outcome = "answered"
-        except Refused as error:
-            outcome = error.outcome
-            raise
-        except TooLate:
-            outcome = "late"
-            raise
-        finally:
-            self.usage.add_request(outcome, time.monotonic() - began)
-        return text
+        with self.usage.counted():
+            return self._text(self._answer(messages, schema, form, ends))
 
     def _answer(
         self, messages: Sequence[Message], schema: Mapping[str, Any], form: _Form, ends: float

@@ -206,7 +206,8 @@ class Chat:
                 body["response_format"] = wanted
             return self._exchange.post(self.url, body, ends - time.monotonic())
 
-        return self._counted(lambda: self._text(self._until_taken(send, ends)))
+        with self.usage.counted():
+            return self._text(self._until_taken(send, ends))
 
     # --- a reply in pieces ------------------------------------------------------------
 
@@ -357,22 +358,6 @@ class Chat:
         used = document.get("usage")
         if isinstance(used, dict):
             self.usage.add_tokens(used.get("prompt_tokens"), used.get("completion_tokens"))
-
-    def _counted(self, ask: Callable[[], str]) -> str:
-        began = time.monotonic()
-        outcome = "failed"
-        try:
-            text = ask()
-            outcome = "answered"
-        except Refused as error:
-            outcome = error.outcome
-            raise
-        except TooLate:
-            outcome = "late"
-            raise
-        finally:
-            self.usage.add_request(outcome, time.monotonic() - began)
-        return text
 
 
 class _NotTaken(Refused):

@@ -47,6 +47,8 @@ class NoAnswer(LinnixError):
 class TooLate(NoAnswer):
     """The answer was not complete in time."""
 
+    outcome = "late"
+
 
 @attrs.frozen
 class Answered:

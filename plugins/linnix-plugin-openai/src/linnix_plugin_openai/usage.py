@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from linnix_core import Metric
@@ -34,6 +36,18 @@ class Usage:
         with self._lock:
             self.requests[outcome] += 1
             self.seconds += seconds
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count what happens within as one request; an exception may name its ``outcome``."""
+        began, outcome = time.monotonic(), "answered"
+        try:
+            yield
+        except BaseException as error:
+            outcome = getattr(error, "outcome", "failed")
+            raise
+        finally:
+            self.add_request(outcome, time.monotonic() - began)
 
     def add_tokens(self, said_input: Any, said_output: Any) -> None:
         """Count tokens as the server says; what is no number of tokens counts for nothing."""
