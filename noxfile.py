@@ -79,11 +79,11 @@ def _project(name: str) -> dict[str, Any]:
 
 def _llama(session: nox.Session, extra: str = "") -> str:
     """The wheel of llama-cpp-python for this machine, as a requirement; compiled where missing."""
-    pattern = f"llama_cpp_python-*{sysconfig.get_platform().replace('-', '_')}.whl"
-    if not list(WHEELS.glob(pattern)):
+    folder = WHEELS / sysconfig.get_platform()
+    if not list(folder.glob("llama_cpp_python-*.whl")):
         session.install("pip")
-        session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(WHEELS), LLAMA)
-    newest = max(WHEELS.glob(pattern), key=lambda wheel: wheel.stat().st_mtime)
+        session.run("python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), LLAMA)
+    newest = max(folder.glob("llama_cpp_python-*.whl"), key=lambda wheel: wheel.stat().st_mtime)
     return f"llama-cpp-python{extra} @ {newest.as_uri()}"
 
 

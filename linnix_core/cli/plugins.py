@@ -160,7 +160,7 @@ def _as_text(item: dict[str, Any]) -> str:
 
 
 def _score_text(score: dict[str, Any]) -> str:
-    """``class 88 %, process 98 %, … of 81 held-out incidents``; what is not said is left out."""
+    """``class 88%, process 98%, … of 81 incidents``; what is not said is left out."""
     shares = {
         "class": score.get("class_accuracy"),
         "process": score.get("right_process"),
