@@ -156,7 +156,9 @@ class ProcessEvent:
 class ProcessSample:
     """What one process used over an interval of ``interval_ns`` that ends at ``ts_ns``.
 
-    ``cpu_percent`` is of one core and not capped at 100. ``read_bytes`` and
+    ``cpu_percent`` is of one core and not capped at 100; so is ``cpu_delay_percent``, the time
+    that its threads were ready to run and waited for a CPU (the kernel's ``run_delay``): both
+    together are what it would use if nobody else wanted any. ``read_bytes`` and
     ``write_bytes`` are storage I/O within the interval. ``state`` is the letter of
     ``/proc/PID/stat`` (R S D Z T t X I).
     """
@@ -166,6 +168,7 @@ class ProcessSample:
     interval_ns: int
     comm: str = ""
     cpu_percent: float | None = None
+    cpu_delay_percent: float | None = None
     rss_bytes: int | None = None
     threads: int | None = None
     fds: int | None = None

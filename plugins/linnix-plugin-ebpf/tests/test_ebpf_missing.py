@@ -140,6 +140,12 @@ def test_a_kernel_that_does_not_count_io_is_a_limit(tmp_path):
     assert "does not count the storage I/O" in limit
 
 
+def test_a_kernel_that_does_not_count_how_long_processes_wait_is_a_limit(tmp_path):
+    none = str(tmp_path / "none")
+    (limit,) = requirements.limits(namespace=none, delay=none)
+    assert "how long processes wait for a CPU" in limit
+
+
 def test_what_check_accepts_can_start(ebpf, make_collector):
     assert platform.release()
     requirements.check()

@@ -210,6 +210,38 @@ def test_percentages_add_up_to_the_cpu_time_of_all_threads(seen, sample, start, 
     assert sample(child.pid).cpu_percent == 0
 
 
+CROWD = """
+import hashlib, os, threading, time
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+def spin():
+    while time.thread_time() < 0.2:
+        hashlib.sha256(bytes(100_000)).digest()
+    spun.wait()
+    os.read(0, 1)
+spun = threading.Barrier(4)
+threads = [threading.Thread(target=spin) for _ in range(3)]
+for thread in threads:
+    thread.start()
+spun.wait()
+print("ready", flush=True)
+os.read(0, 1)
+"""
+
+
+def test_waiting_for_a_cpu_is_counted_as_the_kernel_does(seen, sample, start_python):
+    """Three threads on one processor wait for each other twice as long as they run."""
+    seen.wait(lambda: seen.samples(os.getpid()))
+    child = start_python(CROWD)
+    sample(child.pid)
+    waited_ns = sum(
+        int(file.read_text().split()[1])
+        for file in Path(f"/proc/{child.pid}/task").glob("*/schedstat")
+    )
+    told_ns = sum(s.cpu_delay_percent / 100 * s.interval_ns for s in seen.samples(child.pid))
+    assert waited_ns > 0.8e9
+    assert abs(told_ns - waited_ns) < TICK_NS
+
+
 def test_a_process_goes_on_being_measured_after_its_first_thread(seen, sample, start_python):
     script = """
 import ctypes, os, platform, threading
@@ -349,6 +381,7 @@ def snapshots(draw):
                 cpu_ns=draw(counters),
                 read_bytes=draw(counters),
                 write_bytes=draw(counters),
+                delay_ns=draw(counters),
                 rss_pages=draw(st.integers(-1, 100)),
             )
             for tid in tids
@@ -363,7 +396,7 @@ def test_a_process_has_used_what_its_threads_have(threads):
     assert processes.keys() == leaders.keys()
     for pid, process in processes.items():
         own = [t for t in threads if t.pid == pid]
-        for field in ("cpu_ns", "read_bytes", "write_bytes"):
+        for field in ("cpu_ns", "read_bytes", "write_bytes", "delay_ns"):
             assert getattr(process, field) == sum(getattr(t, field) for t in own)
         assert process.rss_pages == max(t.rss_pages for t in own)
         assert process.comm[:4] == b"name"
@@ -379,7 +412,14 @@ def test_what_the_samples_say_adds_up(lives):
     for now in itertools.count():
         taken_ns += 10**9
         threads = [
-            thread(pid, pid, start_ns=10**9 + 1, cpu_ns=uses[now], read_bytes=uses[now])
+            thread(
+                pid,
+                pid,
+                start_ns=10**9 + 1,
+                cpu_ns=uses[now],
+                delay_ns=uses[now],
+                read_bytes=uses[now],
+            )
             for pid, uses in enumerate(lives)
             if now < len(uses)
         ]
@@ -389,6 +429,7 @@ def test_what_the_samples_say_adds_up(lives):
             assert sample.read_bytes is not None
             said[sample.pid] += sample.read_bytes
             assert sample.cpu_percent == pytest.approx(sample.read_bytes * 100 / 10**9)
+            assert sample.cpu_delay_percent == sample.cpu_percent
     assert said == {pid: uses[-1] if uses else 0 for pid, uses in enumerate(lives)}
 
 
@@ -423,8 +464,9 @@ def test_sums_that_shrink_are_no_use_at_all():
 
 
 def test_what_a_kernel_does_not_count_is_unknown_and_not_nothing():
-    sampler = Sampler(lambda group: None, io=False)
+    sampler = Sampler(lambda group: None, io=False, delay=False)
     sampler.samples(snapshot(thread(7, 7, cpu_ns=100)), 0, 10**9)
     (sample,) = sampler.samples(snapshot(thread(7, 7, cpu_ns=200)), 0, 2 * 10**9)
     assert (sample.read_bytes, sample.write_bytes) == (None, None)
+    assert sample.cpu_delay_percent is None
     assert sample.cpu_percent == pytest.approx(100 * 100 / 10**9)

@@ -254,30 +254,39 @@ def test_steady_leaves_out_who_gets_something_done(host, alerts_of, grows, write
 
 
 @pytest.mark.parametrize(
-    ("others", "percent", "state", "fires"),
+    ("used", "waited", "fires"),
     [
-        (0, 40, "R", False),  # it could have more
-        (3, 45, "R", True),  # four want two cores
-        (3, 30, "R", False),
-        (3, 45, "S", False),  # it sleeps now and then
-        (9, 19, "R", False),  # too little to be told of
-        (9, 26, "R", False),  # too little in so short a time
-        (9, 36, "R", True),
+        (99, 0, True),
+        (45, 55, True),  # another one wants the same core
+        (25, 74, True),
+        (40, 0, False),  # it could have more
+        (30, 40, False),
+        (19, 80, False),  # too little to be told of
+        (45, None, False),  # how long it waits is not known
+        (99, None, True),
     ],
 )
-def test_steady_counts_the_share_that_is_to_be_had(host, alerts_of, others, percent, state, fires):
+def test_steady_counts_what_it_would_use_if_it_got_it(host, alerts_of, used, waited, fires):
     loop = host.seen("loop")
-    rest = [host.seen("other") for _ in range(others)]
-    for n in range(10):
+    for _ in range(8):
         host.wait(1)
-        asleep = state == "S" and n % 4 == 3
-        host.sample(loop, cpu=percent, rss=MB, interval=1, state="S" if asleep else "R")
-        for other in rest:
-            host.sample(other, cpu=10, rss=MB, interval=1, state="R")
-        polled_pressure(host, 0)
+        host.sample(loop, cpu=used, cpu_delay_percent=waited, rss=MB, interval=1)
     text = rule("subtree_cpu_pct", threshold=80, duration=5, steady="true")
-    assert who(alerts_of(text, host.records)) == ["loop"] * fires
-    assert not alerts_of(text.replace("true", "false"), host.records)
+    found = alerts_of(text, host.records)
+    assert who(found) == ["loop"] * fires
+    if fires:
+        cpu, delay, *_ = found[0].evidence
+        assert (cpu, delay) == (
+            Evidence("cpu", used, "%"), Evidence("cpu_delay", waited or 0, "%")
+        )  # fmt: skip
+
+
+def test_what_waits_for_a_cpu_uses_none_unless_it_is_steady(host, alerts_of):
+    loop = host.seen("loop")
+    for _ in range(8):
+        host.wait(1)
+        host.sample(loop, cpu=45, cpu_delay_percent=55, rss=MB, interval=1)
+    assert not alerts_of(rule("subtree_cpu_pct", threshold=80, duration=5), host.records)
 
 
 # --- leaks ----------------------------------------------------------------------------

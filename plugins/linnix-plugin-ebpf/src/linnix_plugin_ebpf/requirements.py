@@ -11,13 +11,15 @@ from pathlib import Path
 
 from linnix_core import PluginUnavailable
 
-__all__ = ["check", "counts_io", "limits"]
+__all__ = ["check", "counts_delay", "counts_io", "limits"]
 
 BTF = "/sys/kernel/btf/vmlinux"
 STATUS = "/proc/self/status"
 PID_NAMESPACE = "/proc/self/ns/pid"
 #: Here where the kernel was built with CONFIG_TASK_IO_ACCOUNTING.
 IO_COUNTERS = "/proc/self/io"
+#: Here where it was built with CONFIG_SCHED_INFO.
+DELAY_COUNTERS = "/proc/self/schedstat"
 
 #: The first kernel with ring buffers, task iterators and CLOCK_BOOTTIME for programs.
 OLDEST_KERNEL = (5, 8)
@@ -65,7 +67,14 @@ def counts_io(file: str = IO_COUNTERS) -> bool:
     return Path(file).exists()
 
 
-def limits(*, namespace: str = PID_NAMESPACE, io: str = IO_COUNTERS) -> list[str]:
+def counts_delay(file: str = DELAY_COUNTERS) -> bool:
+    """Whether this kernel counts for how long processes wait for a CPU."""
+    return Path(file).exists()
+
+
+def limits(
+    *, namespace: str = PID_NAMESPACE, io: str = IO_COUNTERS, delay: str = DELAY_COUNTERS
+) -> list[str]:
     """What is different here, in sentences for people."""
     try:
         inner = Path(namespace).stat().st_ino != _FIRST_PID_NAMESPACE
@@ -74,6 +83,8 @@ def limits(*, namespace: str = PID_NAMESPACE, io: str = IO_COUNTERS) -> list[str
     found = [_INNER_NAMESPACE] if inner else []
     if not counts_io(io):
         found.append("the kernel does not count the storage I/O of processes: it is not known")
+    if not counts_delay(delay):
+        found.append("the kernel does not count how long processes wait for a CPU: not known")
     return found
 
 

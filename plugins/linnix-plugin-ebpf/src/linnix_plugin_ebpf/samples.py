@@ -20,13 +20,14 @@ def processes_of(snapshot: bytes | bytearray) -> dict[int, Thread]:
     """
     leaders, others = _by_process(snapshot)
     processes = {leader.pid: leader for leader in map(Thread._make, leaders)}
-    for pid, (cpu_ns, read_bytes, write_bytes, rss_pages) in others.items():
+    for pid, (cpu_ns, read_bytes, write_bytes, delay_ns, rss_pages) in others.items():
         leader = processes.get(pid)
         if leader is not None:
             processes[pid] = leader._replace(
                 cpu_ns=leader.cpu_ns + cpu_ns,
                 read_bytes=leader.read_bytes + read_bytes,
                 write_bytes=leader.write_bytes + write_bytes,
+                delay_ns=leader.delay_ns + delay_ns,
                 rss_pages=max(leader.rss_pages, rss_pages),
             )
     return processes
@@ -34,22 +35,23 @@ def processes_of(snapshot: bytes | bytearray) -> dict[int, Thread]:
 
 def _by_process(
     snapshot: bytes | bytearray,
-) -> tuple[list[tuple[Any, ...]], dict[int, tuple[int, int, int, int]]]:
+) -> tuple[list[tuple[Any, ...]], dict[int, tuple[int, int, int, int, int]]]:
     """The fields of every leader; and of the other threads of a pid, what they used together."""
     leaders: list[tuple[Any, ...]] = []
-    others: dict[int, tuple[int, int, int, int]] = {}
+    others: dict[int, tuple[int, int, int, int, int]] = {}
     for fields in wire.THREAD.iter_unpack(snapshot):
-        _, _, _, cpu_ns, read_bytes, write_bytes, rss_pages, pid, tid, *_ = fields
+        _, _, _, cpu_ns, read_bytes, write_bytes, delay_ns, rss_pages, pid, tid, *_ = fields
         if pid == tid:
             leaders.append(fields)
         elif (sums := others.get(pid)) is None:
-            others[pid] = cpu_ns, read_bytes, write_bytes, rss_pages
+            others[pid] = cpu_ns, read_bytes, write_bytes, delay_ns, rss_pages
         else:
             others[pid] = (
                 sums[0] + cpu_ns,
                 sums[1] + read_bytes,
                 sums[2] + write_bytes,
-                max(sums[3], rss_pages),
+                sums[3] + delay_ns,
+                max(sums[4], rss_pages),
             )
     return leaders, others
 
@@ -57,14 +59,18 @@ def _by_process(
 class Sampler:
     """Compares each snapshot with the one before.
 
-    ``io`` says whether this kernel counts the storage I/O of processes; else it is not known.
+    ``io`` and ``delay`` say whether this kernel counts the storage I/O of processes, and how
+    long they wait for a CPU; else it is not known.
     """
 
-    def __init__(self, cgroup_path: Callable[[int], str | None], *, io: bool = True) -> None:
+    def __init__(
+        self, cgroup_path: Callable[[int], str | None], *, io: bool = True, delay: bool = True
+    ) -> None:
         self._cgroup_path = cgroup_path
         self._io = io
+        self._delay = delay
         #: Of each pid the start time, which tells it from others, and its counters.
-        self._before: dict[int, tuple[int, int, int, int]] = {}
+        self._before: dict[int, tuple[int, int, int, int, int]] = {}
         self._taken_ns: int | None = None
 
     def samples(
@@ -84,32 +90,35 @@ class Sampler:
         else:
             per_ns = 100.0 / interval_ns
         leaders, others = _by_process(snapshot)
-        used, samples, io = self._before, [], self._io
+        used, samples, io, delay = self._before, [], self._io, self._delay
         page_bytes, path, start_time = wire.PAGE_BYTES, self._cgroup_path, start_time_ns
         for (
-            start_ns, _, cgroup, cpu_ns, read_bytes, write_bytes, pages,
+            start_ns, _, cgroup, cpu_ns, read_bytes, write_bytes, delay_ns, pages,
             pid, _, _, _, _, threads, fds, state, _, comm,
         ) in leaders:  # fmt: skip
             if pid in others:
                 more = others[pid]
-                cpu_ns, read_bytes, write_bytes, pages = (  # noqa: PLW2901
+                cpu_ns, read_bytes, write_bytes, delay_ns, pages = (  # noqa: PLW2901
                     cpu_ns + more[0],
                     read_bytes + more[1],
                     write_bytes + more[2],
-                    max(pages, more[3]),
+                    delay_ns + more[3],
+                    max(pages, more[4]),
                 )
-            used[pid] = start_ns, cpu_ns, read_bytes, write_bytes
+            used[pid] = start_ns, cpu_ns, read_bytes, write_bytes, delay_ns
             sample = ProcessSample(
-                pid, start_time(start_ns), interval_ns, comm_of(comm), None,
+                pid, start_time(start_ns), interval_ns, comm_of(comm), None, None,
                 pages * page_bytes if pages > 0 else 0, threads, None if fds < 0 else fds,
                 state_of(state), None, None, path(cgroup), None, ts_ns,
             )  # fmt: skip
             former = before.get(pid)
             if former is None or former[0] != start_ns:
-                former = (start_ns, 0, 0, 0) if start_ns > last_ns else None
+                former = (start_ns, 0, 0, 0, 0) if start_ns > last_ns else None
             if former is not None:
                 # Threads that end between two reads may take a little out of the sums.
                 sample.cpu_percent = max(cpu_ns - former[1], 0) * per_ns
+                if delay:
+                    sample.cpu_delay_percent = max(delay_ns - former[4], 0) * per_ns
                 if io:
                     sample.read_bytes = max(read_bytes - former[2], 0)
                     sample.write_bytes = max(write_bytes - former[3], 0)

@@ -45,7 +45,9 @@ class KernelSnapshots:
         self._programs = programs
         self._cgroups = cgroups
         self._alive = alive
-        self._sampler = Sampler(cgroups.find, io=requirements.counts_io())
+        self._sampler = Sampler(
+            cgroups.find, io=requirements.counts_io(), delay=requirements.counts_delay()
+        )
         self._reader = LinuxReader()
         self.count = 0
         for thread in processes_of(programs.snapshot()).values():

@@ -45,7 +45,7 @@ EXEC_PART = struct.Struct("=HHI")
 CGROUP_PART = struct.Struct("=Q")
 
 #: ``struct thread``.
-THREAD = struct.Struct("=6Qq6IiHH16s")
+THREAD = struct.Struct("=7Qq6IiHH16s")
 
 #: ``struct counters``, one for each processor: words, and the index of each that is in use.
 COUNTERS_BYTES = 64
@@ -68,6 +68,7 @@ class Thread(NamedTuple):
     cpu_ns: int
     read_bytes: int
     write_bytes: int
+    delay_ns: int
     rss_pages: int
     pid: int
     tid: int

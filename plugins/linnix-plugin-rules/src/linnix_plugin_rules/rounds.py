@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import statistics
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -44,14 +42,8 @@ MEGABYTE = 1_000_000
 #: Nanoseconds that a child may have been dead before it is waited for.
 WAITED_NS = 200_000_000
 
-#: Rounds that tell how many processes want to run, and the CPU (%) that is too little to be
-#: told of, however many others there are.
-READY_ROUNDS = 5
+#: The CPU (%) that is too little to be told of, however long it is waited for.
 LEAST_CPU = 20.0
-
-#: The CPU time that it takes, as a part of what is used at the threshold for the duration: little
-#: of it in a long time shows nothing.
-ENOUGH_SHARE = 0.75
 
 #: By how much memory may differ, at most, while nothing happens: the kernel's own counters
 #: are off by that much.
@@ -61,8 +53,8 @@ STEADY_BYTES, STEADY_SHARE = 2**19, 0.005
 #: What can be measured of one process; None is not known.
 MEASURES: dict[str, Callable[[ProcessSample], float | None]] = {
     "cpu": lambda sample: sample.cpu_percent,
+    "demand": lambda sample: (sample.cpu_percent or 0.0) + (sample.cpu_delay_percent or 0.0),
     "rss": lambda sample: sample.rss_bytes,
-    "ready": lambda sample: sample.state == "R",
     "threads": lambda sample: sample.threads,
     "fds": lambda sample: sample.fds,
 }
@@ -227,11 +219,11 @@ class RoundDetector(Detector):
 
 
 class _Timer(NamedTuple):
-    """Since when it is above the limit, with how much memory it was then, and what it used."""
+    """Since when it is above the limit; with how much memory, and what CPU time it has used (s)."""
 
     began_ns: int
-    rss: float
-    used: float
+    rss: float = 0.0
+    used_s: float = 0.0
 
 
 @attrs.define(kw_only=True)
@@ -252,11 +244,6 @@ class _Use(RoundDetector):
         """What is looked at, of what the rounds measure."""
         return self.measure
 
-    @property
-    def enough(self) -> float:
-        """What has to be used in all meanwhile: a rate, times seconds."""
-        return 0.0
-
     #: The measure, the name of its evidence, its unit, and how many of these there are in
     #: what the threshold counts.
     measure: ClassVar[str]
@@ -264,8 +251,6 @@ class _Use(RoundDetector):
     units: ClassVar[int] = 1
     #: Whether it is an average over the time since the round before.
     is_rate: ClassVar[bool] = False
-    #: Whether the memory has to stay as it is meanwhile, and the disk alone.
-    steady: bool = False
 
     _timers: dict[Hashable, _Timer] = attrs.field(factory=dict, init=False, eq=False, repr=False)
 
@@ -275,15 +260,13 @@ class _Use(RoundDetector):
     def on_round(self, samples: Round) -> Sequence[Finding]:
         now_ns = samples.ts_ns
         amounts = samples.amounts(self.measured, self)
-        limit = self._limits(samples)
+        limit = self._limit(samples)
         before, self._timers = self._timers, {}
         for each, amount in amounts.items():
-            if amount > limit(each) and (not isinstance(each, Process) or samples.lived(each)):
-                self._timers[each] = self._timer(before.get(each), each, amount, samples)
+            if amount > limit and (not isinstance(each, Process) or samples.lived(each)):
+                self._timers[each] = self._timer(before.get(each), each, samples)
         lasting: list[Any] = [
-            each
-            for each, timer in self._timers.items()
-            if now_ns - timer.began_ns >= self.duration * 1e9 and timer.used >= self.enough
+            each for each, timer in self._timers.items() if self._lasts(timer, now_ns)
         ]
         if not lasting:
             return ()
@@ -291,27 +274,18 @@ class _Use(RoundDetector):
             lasting = deepest(dict.fromkeys(lasting))
             for each in (lineage(lasting).keys() - set(lasting)) & self._timers.keys():
                 # Because of a descendant: on its own it has yet to last as long.
-                self._timers[each] = self._timers[each]._replace(began_ns=now_ns, used=0.0)
-        return [self._finding(samples, each, amounts[each], limit(each)) for each in lasting]
+                self._timers[each] = self._timers[each]._replace(began_ns=now_ns, used_s=0.0)
+        return [self._finding(samples, each, amounts[each]) for each in lasting]
 
-    def _limits(self, samples: Round) -> Callable[[Any], float]:
-        """What each may use in this round."""
-        limit = self.threshold * self.units
-        return lambda _: limit
+    def _limit(self, samples: Round) -> float:
+        """What may be used in this round."""
+        return self.threshold * self.units
 
-    def _timer(self, before: _Timer | None, each: Any, amount: float, samples: Round) -> _Timer:
-        rss, active, measured_ns = 0.0, False, self._measured_ns(each, samples)
-        if self.steady:
-            rss = samples.amounts("rss", self).get(each, 0)
-            active = samples.amounts("io", self).get(each, 0) > 0
-            if before is not None:
-                active |= abs(rss - before.rss) > max(STEADY_BYTES, STEADY_SHARE * before.rss)
-        if active:
-            return _Timer(samples.ts_ns, rss, 0.0)
-        used = amount * measured_ns / 1e9
-        if before is not None:
-            return before._replace(used=before.used + used)
-        return _Timer(samples.ts_ns - measured_ns, rss, used)
+    def _timer(self, before: _Timer | None, each: Any, samples: Round) -> _Timer:
+        return before or _Timer(samples.ts_ns - self._measured_ns(each, samples))
+
+    def _lasts(self, timer: _Timer, now_ns: int) -> bool:
+        return now_ns - timer.began_ns >= self.duration * 1e9
 
     def _measured_ns(self, each: Any, samples: Round) -> int:
         """For how long it has been like this when it is so for the first time."""
@@ -321,13 +295,14 @@ class _Use(RoundDetector):
             return samples.intervals_ns.get(each, 0)
         return samples.interval_ns
 
-    def _finding(self, samples: Round, each: Any, amount: float, limit: float) -> Finding:
+    def _finding(self, samples: Round, each: Any, amount: float) -> Finding:
+        used, description = self._use(samples, each, amount)
         evidence = [
-            Evidence(self.measure, round(amount, 1), self.unit),
-            Evidence("threshold", limit, self.unit),
+            *used,
+            Evidence("threshold", self.threshold * self.units, self.unit),
             Evidence("window", self.duration, "s"),
         ]
-        message = f"{self._describe(amount, limit)} for {self.duration:g} s"
+        message = f"{description} for {self.duration:g} s"
         if isinstance(each, Process):
             message += f" by {each}"
             if self.scope == "subtree":
@@ -348,8 +323,12 @@ class _Use(RoundDetector):
         message += f", most of it by {worst.offender}"
         return Finding(worst.offender, message, tuple(evidence), about=each)
 
+    def _use(self, samples: Round, each: Any, amount: float) -> tuple[list[Evidence], str]:
+        """How much it is, as evidence and, with what it should be, as words."""
+        return [Evidence(self.measure, round(amount, 1), self.unit)], self._describe(amount)
+
     @abstractmethod
-    def _describe(self, amount: float, limit: float) -> str:
+    def _describe(self, amount: float) -> str:
         """How much it is, and what it should be."""
 
 
@@ -365,35 +344,47 @@ class SubtreeCpu(_Use):
     duration: float = key(seconds)
     steady: bool = key(flag, False)
 
-    #: How many processes of the machine ran or were ready to, in the latest rounds.
-    _ready: deque[int] = attrs.field(
-        factory=lambda: deque(maxlen=READY_ROUNDS), init=False, eq=False, repr=False
-    )
-
-    def start(self) -> None:
-        """Begin with nothing known."""
-        super().start()
-        self._ready.clear()
-
     @property
-    def enough(self) -> float:
-        """Nearly as much CPU time as it takes where nobody else wants any."""
-        return ENOUGH_SHARE * self.threshold * self.duration if self.steady else 0.0
+    def measured(self) -> str:
+        """With ``steady`` what it would use if nobody else wanted any."""
+        return "demand" if self.steady else "cpu"
 
-    def _limits(self, samples: Round) -> Callable[[Any], float]:
-        limit, cpus = self.threshold, samples.machine.cpus
-        if not self.steady or cpus is None:
-            return super()._limits(samples)
-        self._ready.append(len(samples.own("ready")))
-        share = cpus / max(statistics.median(self._ready), cpus)
-        ready = samples.amounts("ready", self)
-        less = min(limit, max(round(limit * share, 1), LEAST_CPU))
-        return lambda each: less if ready.get(each) else limit
+    def _timer(self, before: _Timer | None, each: Any, samples: Round) -> _Timer:
+        if not self.steady:
+            return super()._timer(before, each, samples)
+        rss = samples.amounts("rss", self).get(each, 0)
+        active = samples.amounts("io", self).get(each, 0) > 0
+        if before is not None:
+            active |= abs(rss - before.rss) > max(STEADY_BYTES, STEADY_SHARE * before.rss)
+        if active:
+            return _Timer(samples.ts_ns, rss)
+        measured_ns = self._measured_ns(each, samples)
+        used_s = samples.amounts("cpu", self).get(each, 0) / 100 * measured_ns / 1e9
+        if before is not None:
+            return before._replace(used_s=before.used_s + used_s)
+        return _Timer(samples.ts_ns - measured_ns, rss, used_s)
 
-    def _describe(self, amount: float, limit: float) -> str:
-        share = f" ({self.threshold:g} % of its share)" if limit < self.threshold else ""
-        steady = ", and nothing else," if self.steady else ""
-        return f"CPU: {amount:.0f} % of one core, above {limit:g} %{share}{steady}"
+    def _lasts(self, timer: _Timer, now_ns: int) -> bool:
+        if self.steady and timer.used_s < LEAST_CPU / 100 * (now_ns - timer.began_ns) / 1e9:
+            return False
+        return super()._lasts(timer, now_ns)
+
+    def _use(self, samples: Round, each: Any, amount: float) -> tuple[list[Evidence], str]:
+        if not self.steady:
+            return super()._use(samples, each, amount)
+        cpu = samples.amounts("cpu", self).get(each, 0)
+        used = [
+            Evidence("cpu", round(cpu, 1), "%"),
+            Evidence("cpu_delay", round(amount - cpu, 1), "%"),
+        ]
+        waited = f" and as much as {amount:.0f} % wanted" if amount - cpu >= 1 else ""
+        description = (
+            f"CPU: {cpu:.0f} % of one core{waited}, above {self.threshold:g} %, and nothing else,"
+        )
+        return used, description
+
+    def _describe(self, amount: float) -> str:
+        return f"CPU: {amount:.0f} % of one core, above {self.threshold:g} %"
 
 
 @attrs.define(kw_only=True)
@@ -407,7 +398,7 @@ class SubtreeRss(_Use):
     threshold: float = key(positive_number)
     duration: float = key(seconds)
 
-    def _describe(self, amount: float, limit: float) -> str:
+    def _describe(self, amount: float) -> str:
         return f"memory: {amount / MEGABYTE:.0f} MB resident, above {self.threshold:g} MB"
 
 
@@ -424,17 +415,16 @@ class IoRate(_Use):
     direction: Literal["both", "read", "write"] = key(one_of("both", "read", "write"), "both")
     waiting_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
 
-    def _limits(self, samples: Round) -> Callable[[Any], float]:
-        if samples.machine.waiting < self.waiting_pct:
-            return lambda _: math.inf
-        return super()._limits(samples)
+    def _limit(self, samples: Round) -> float:
+        waits = samples.machine.waiting >= self.waiting_pct
+        return super()._limit(samples) if waits else math.inf
 
     @property
     def measured(self) -> str:
         """Bytes of one direction, or of both."""
         return {"both": "io", "read": "read", "write": "written"}[self.direction]
 
-    def _describe(self, amount: float, limit: float) -> str:
+    def _describe(self, amount: float) -> str:
         waiting = ", while other work waits for it," if self.waiting_pct else ""
         return f"storage: {amount / MEGABYTE:.0f} MB/s{waiting}, above {self.threshold:g} MB/s"
 
@@ -446,7 +436,7 @@ class _Count(_Use):
     threshold: int = key(whole_number)
     duration: float = key(lambda value: number(value, 0, 86_400, "seconds from 0 to 86400"), 0)
 
-    def _describe(self, amount: float, limit: float) -> str:
+    def _describe(self, amount: float) -> str:
         return f"{self.unit}: {amount:.0f}, more than {self.threshold}"
 
 

@@ -93,7 +93,7 @@ STEPS: dict[str, dict[str, _Parser]] = {
 }  # fmt: skip
 
 #: What a sample can say of a process.
-USES = ("cpu", "rss_mb", "rss_growth_mb", "io_mb", "threads", "fds", "state")
+USES = ("cpu", "cpu_delay", "rss_mb", "rss_growth_mb", "io_mb", "threads", "fds", "state")
 
 EXPECTED: dict[str, _Parser] = {
     "rule": _text,
@@ -377,6 +377,7 @@ class _Host:
         return ProcessSample(
             proc.pid, proc.start_ns, round(every * SECOND_NS), proc.comm,
             cpu_percent=uses.get("cpu", 0.0),
+            cpu_delay_percent=uses.get("cpu_delay"),
             rss_bytes=round(proc.rss_mb * 1e6),
             threads=None if threads is None else int(threads),
             fds=None if fds is None else int(fds),

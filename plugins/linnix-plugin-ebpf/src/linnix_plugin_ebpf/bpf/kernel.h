@@ -184,6 +184,11 @@ struct sched_entity {
 	u64 sum_exec_runtime;
 };
 
+/* Only with CONFIG_SCHED_INFO. */
+struct sched_info {
+	unsigned long long run_delay;
+};
+
 /* Until 5.13 the state of a task was a long of another name. */
 struct task_struct___until_5_13 {
 	long state;
@@ -205,6 +210,7 @@ struct task_struct {
 	const struct cred *cred;
 	struct css_set *cgroups;
 	struct sched_entity se;
+	struct sched_info sched_info;
 	struct task_io_accounting ioac;
 	u64 start_boottime;
 	char comm[16];

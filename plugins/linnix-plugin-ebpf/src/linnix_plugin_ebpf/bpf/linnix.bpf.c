@@ -627,6 +627,8 @@ int snapshot(struct bpf_iter__task *ctx)
 		thread.read_bytes = task->ioac.read_bytes;
 		thread.write_bytes = task->ioac.write_bytes;
 	}
+	if (field_exists(task->sched_info.run_delay))
+		thread.delay_ns = task->sched_info.run_delay;
 	mm = task->mm;
 	thread.rss_pages = mm && !(task->flags & PF_KTHREAD) ? resident_pages(mm) : -1;
 	if (task == leader) {

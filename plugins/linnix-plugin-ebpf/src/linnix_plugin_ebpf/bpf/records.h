@@ -76,6 +76,7 @@ struct thread {
 	u64 cpu_ns;
 	u64 read_bytes;
 	u64 write_bytes;
+	u64 delay_ns; /* ready to run, and waiting for a processor */
 	s64 rss_pages; /* -1: no address space */
 	u32 pid;
 	u32 tid;
