@@ -158,7 +158,10 @@ class ProcessSample:
 
     ``cpu_percent`` is of one core and not capped at 100; so is ``cpu_delay_percent``, the time
     that its threads were ready to run and waited for a CPU (the kernel's ``run_delay``): both
-    together are what it would use if nobody else wanted any. ``read_bytes`` and
+    together are what it would use if nobody else wanted any. Of what is resident,
+    ``rss_anon_bytes`` is its own and ``rss_shmem_bytes`` is shared memory, which counts for
+    each process that has it (``RssAnon`` and ``RssShmem`` of proc(5)); the rest is of files,
+    and the kernel can have it back. ``read_bytes`` and
     ``write_bytes`` are storage I/O within the interval. ``state`` is the letter of
     ``/proc/PID/stat`` (R S D Z T t X I).
     """
@@ -170,6 +173,8 @@ class ProcessSample:
     cpu_percent: float | None = None
     cpu_delay_percent: float | None = None
     rss_bytes: int | None = None
+    rss_anon_bytes: int | None = None
+    rss_shmem_bytes: int | None = None
     threads: int | None = None
     fds: int | None = None
     state: str | None = None

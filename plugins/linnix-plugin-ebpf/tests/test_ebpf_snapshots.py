@@ -210,6 +210,37 @@ def test_percentages_add_up_to_the_cpu_time_of_all_threads(seen, sample, start, 
     assert sample(child.pid).cpu_percent == 0
 
 
+MAPPED = """
+import mmap, os, sys
+own = bytearray(30 << 20)
+shared = mmap.mmap(-1, 20 << 20)
+shared.write(bytes(20 << 20))
+with open(sys.argv[1], "wb") as file:
+    file.write(bytes(10 << 20))
+with open(sys.argv[1], "rb") as file:
+    of_file = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+for page in range(0, 10 << 20, 4096):
+    of_file[page]
+print("ready", flush=True)
+os.read(0, 1)
+"""
+
+
+def test_resident_memory_is_told_apart_as_proc_does(sample, start_python, tmp_path):
+    child = start_python(MAPPED, str(tmp_path / "file"))
+    measured = sample(child.pid)
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{child.pid}/status").read_text().splitlines()
+    )
+    for found, name, least in (
+        (measured.rss_anon_bytes, "RssAnon", 30 << 20),
+        (measured.rss_shmem_bytes, "RssShmem", 20 << 20),
+        (measured.rss_bytes, "VmRSS", 60 << 20),
+    ):
+        assert abs(found - int(status[name].split()[0]) * 1024) <= RSS_SLACK, name
+        assert found >= least - RSS_SLACK, name
+
+
 CROWD = """
 import hashlib, os, threading, time
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
@@ -383,6 +414,8 @@ def snapshots(draw):
                 write_bytes=draw(counters),
                 delay_ns=draw(counters),
                 rss_pages=draw(st.integers(-1, 100)),
+                anon_pages=draw(st.integers(0, 100)),
+                shmem_pages=draw(st.integers(0, 100)),
             )
             for tid in tids
         ]
@@ -398,7 +431,8 @@ def test_a_process_has_used_what_its_threads_have(threads):
         own = [t for t in threads if t.pid == pid]
         for field in ("cpu_ns", "read_bytes", "write_bytes", "delay_ns"):
             assert getattr(process, field) == sum(getattr(t, field) for t in own)
-        assert process.rss_pages == max(t.rss_pages for t in own)
+        for field in ("rss_pages", "anon_pages", "shmem_pages"):
+            assert getattr(process, field) == max(getattr(t, field) for t in own)
         assert process.comm[:4] == b"name"
 
 

@@ -360,6 +360,44 @@ def test_what_is_available_on_the_machine_is_a_limit(host, alerts_of):
     assert (evidence(alert)["limit"], evidence(alert)["time_until_limit"]) == (800 * MB, 50)
 
 
+@pytest.mark.parametrize(
+    ("anonymous", "shared", "of_files", "fires"),
+    [(2, 0, 0, True), (0, 2, 0, True), (0, 0, 2, False), (0, 0.3, 0, False)],
+)
+def test_a_leak_is_of_what_the_kernel_cannot_have_back_and_counts_shared_memory_once(
+    host, alerts_of, anonymous, shared, of_files, fires
+):
+    """Five processes of a database that map the same memory do not grow five times as fast."""
+    server = host.seen("server")
+    workers = [server, *(host.fork(server) for _ in range(4))]
+    for n in range(20):
+        host.wait(1)
+        for worker in workers:
+            own = int((50 + anonymous * n / 5) * MB)
+            both, files = int((20 + shared * n) * MB), int((10 + of_files * n) * MB)
+            rss = own + both + files
+            host.sample(worker, rss=rss, rss_anon_bytes=own, rss_shmem_bytes=both, interval=1)
+    assert bool(alerts_of(rule("rss_growth", **LEAK), host.records)) is fires
+
+
+def test_shared_memory_takes_once_from_what_is_left(host, alerts_of):
+    limit(host, "/db", 1000)
+    server = host.seen("server")
+    workers = [server, *(host.fork(server) for _ in range(4))]
+    for n in range(19):
+        host.wait(1)
+        for worker in workers:
+            more = {"rss_anon_bytes": (20 + 2 * n) * MB, "rss_shmem_bytes": 300 * MB}
+            rss = sum(more.values())
+            host.sample(worker, rss=rss, interval=1, cgroup="/db", **more)
+    text = rule("rss_growth", **{**LEAK, "threshold": 300})
+    (alert,) = alerts_of(text, host.records)
+    assert alert.subject.comm == "server"
+    found = evidence(alert)
+    assert found["rss"] == pytest.approx(300 * MB + 5 * 20 * MB + 10 * MB * 17, rel=0.1)
+    assert found["time_until_limit"] == pytest.approx((1000 * MB - found["rss"]) / (10 * MB), abs=1)
+
+
 def test_confidence_says_how_sure_it_has_to_be(host, alerts_of):
     noisy = [100 + 1.6 * n + (10 if n % 2 else -10) for n in range(18)]
     grow(host, "java", noisy)

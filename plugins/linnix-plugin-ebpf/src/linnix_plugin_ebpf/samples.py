@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from linnix_core import ProcessSample, start_time_ns
 from linnix_plugin_ebpf import wire
@@ -20,38 +20,54 @@ def processes_of(snapshot: bytes | bytearray) -> dict[int, Thread]:
     """
     leaders, others = _by_process(snapshot)
     processes = {leader.pid: leader for leader in map(Thread._make, leaders)}
-    for pid, (cpu_ns, read_bytes, write_bytes, delay_ns, rss_pages) in others.items():
+    for pid, more in others.items():
         leader = processes.get(pid)
         if leader is not None:
             processes[pid] = leader._replace(
-                cpu_ns=leader.cpu_ns + cpu_ns,
-                read_bytes=leader.read_bytes + read_bytes,
-                write_bytes=leader.write_bytes + write_bytes,
-                delay_ns=leader.delay_ns + delay_ns,
-                rss_pages=max(leader.rss_pages, rss_pages),
+                cpu_ns=leader.cpu_ns + more.cpu_ns,
+                read_bytes=leader.read_bytes + more.read_bytes,
+                write_bytes=leader.write_bytes + more.write_bytes,
+                delay_ns=leader.delay_ns + more.delay_ns,
+                rss_pages=max(leader.rss_pages, more.rss_pages),
+                anon_pages=max(leader.anon_pages, more.anon_pages),
+                shmem_pages=max(leader.shmem_pages, more.shmem_pages),
             )
     return processes
 
 
+class _Use(NamedTuple):
+    """What the threads of a process used together, and the memory of any."""
+
+    cpu_ns: int
+    read_bytes: int
+    write_bytes: int
+    delay_ns: int
+    rss_pages: int
+    anon_pages: int
+    shmem_pages: int
+
+
 def _by_process(
     snapshot: bytes | bytearray,
-) -> tuple[list[tuple[Any, ...]], dict[int, tuple[int, int, int, int, int]]]:
+) -> tuple[list[tuple[Any, ...]], dict[int, _Use]]:
     """The fields of every leader; and of the other threads of a pid, what they used together."""
     leaders: list[tuple[Any, ...]] = []
-    others: dict[int, tuple[int, int, int, int, int]] = {}
+    others: dict[int, _Use] = {}
     for fields in wire.THREAD.iter_unpack(snapshot):
-        _, _, _, cpu_ns, read_bytes, write_bytes, delay_ns, rss_pages, pid, tid, *_ = fields
+        _, _, _, cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem, pid, tid, *_ = fields
         if pid == tid:
             leaders.append(fields)
         elif (sums := others.get(pid)) is None:
-            others[pid] = cpu_ns, read_bytes, write_bytes, delay_ns, rss_pages
+            others[pid] = _Use(cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem)
         else:
-            others[pid] = (
+            others[pid] = _Use(
                 sums[0] + cpu_ns,
                 sums[1] + read_bytes,
                 sums[2] + write_bytes,
                 sums[3] + delay_ns,
-                max(sums[4], rss_pages),
+                max(sums[4], rss),
+                max(sums[5], anon),
+                max(sums[6], shmem),
             )
     return leaders, others
 
@@ -93,23 +109,26 @@ class Sampler:
         used, samples, io, delay = self._before, [], self._io, self._delay
         page_bytes, path, start_time = wire.PAGE_BYTES, self._cgroup_path, start_time_ns
         for (
-            start_ns, _, cgroup, cpu_ns, read_bytes, write_bytes, delay_ns, pages,
+            start_ns, _, cgroup, cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem,
             pid, _, _, _, _, threads, fds, state, _, comm,
         ) in leaders:  # fmt: skip
             if pid in others:
                 more = others[pid]
-                cpu_ns, read_bytes, write_bytes, delay_ns, pages = (  # noqa: PLW2901
+                cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem = (  # noqa: PLW2901
                     cpu_ns + more[0],
                     read_bytes + more[1],
                     write_bytes + more[2],
                     delay_ns + more[3],
-                    max(pages, more[4]),
+                    max(rss, more[4]),
+                    max(anon, more[5]),
+                    max(shmem, more[6]),
                 )
             used[pid] = start_ns, cpu_ns, read_bytes, write_bytes, delay_ns
             sample = ProcessSample(
                 pid, start_time(start_ns), interval_ns, comm_of(comm), None, None,
-                pages * page_bytes if pages > 0 else 0, threads, None if fds < 0 else fds,
-                state_of(state), None, None, path(cgroup), None, ts_ns,
+                rss * page_bytes if rss > 0 else 0, anon * page_bytes, shmem * page_bytes,
+                threads, None if fds < 0 else fds, state_of(state), None, None,
+                path(cgroup), None, ts_ns,
             )  # fmt: skip
             former = before.get(pid)
             if former is None or former[0] != start_ns:

@@ -45,7 +45,7 @@ EXEC_PART = struct.Struct("=HHI")
 CGROUP_PART = struct.Struct("=Q")
 
 #: ``struct thread``.
-THREAD = struct.Struct("=7Qq6IiHH16s")
+THREAD = struct.Struct("=7Q3q6IiHH16s")
 
 #: ``struct counters``, one for each processor: words, and the index of each that is in use.
 COUNTERS_BYTES = 64
@@ -70,6 +70,8 @@ class Thread(NamedTuple):
     write_bytes: int
     delay_ns: int
     rss_pages: int
+    anon_pages: int
+    shmem_pages: int
     pid: int
     tid: int
     ppid: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import statistics
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -53,7 +53,12 @@ class MemoryLeft:
         if len(self._limits) > MAX_LIMITS:
             self._limits.popitem(last=False)
 
-    def of(self, cgroup: str | None, rss: Mapping[Process, float]) -> tuple[int, float] | None:
+    def of(
+        self,
+        cgroup: str | None,
+        anonymous: Mapping[Process, float],
+        shared: Mapping[Process, float],
+    ) -> tuple[int, float] | None:
         """The tightest limit for what runs in a cgroup, and how much is left; both in bytes."""
         found = []
         if self._available is not None:
@@ -61,16 +66,18 @@ class MemoryLeft:
         while self._limits and cgroup:
             limit = self._limits.get(cgroup)
             if limit is not None:
-                below = cgroup.rstrip("/") + "/"
-                used = sum(
-                    amount
-                    for process, amount in rss.items()
-                    if process.cgroup is not None
-                    and (process.cgroup == cgroup or process.cgroup.startswith(below))
-                )
+                used = sum(_inside(cgroup, anonymous)) + max(_inside(cgroup, shared), default=0)
                 found.append((limit, limit - used))
             cgroup = cgroup.rpartition("/")[0]
         return min(found, key=lambda one: one[1], default=None)
+
+
+def _inside(cgroup: str, amounts: Mapping[Process, float]) -> Iterator[float]:
+    below = cgroup.rstrip("/") + "/"
+    for process, amount in amounts.items():
+        group = process.cgroup
+        if group is not None and (group == cgroup or group.startswith(below)):
+            yield amount
 
 
 @attrs.frozen
@@ -135,7 +142,7 @@ class RssGrowth(RoundDetector):
         if now_s - self._latest_s < self.window_seconds / POINTS:
             return ()
         self._latest_s = now_s
-        amounts = samples.amounts("rss", self)
+        amounts = samples.held(self)
         if len(amounts) > MAX_FOLLOWED:
             amounts = dict(heapq.nlargest(MAX_FOLLOWED, amounts.items(), lambda each: each[1]))
         before, self._points = self._points, {}
@@ -161,12 +168,12 @@ class RssGrowth(RoundDetector):
         findings = (self._finding(samples, e, amounts[e], s) for e, s in growing.items())
         return [finding for finding in findings if finding is not None]
 
-    def _finding(self, samples: Round, each: Any, rss: float, found: Slope) -> Finding | None:
+    def _finding(self, samples: Round, each: Any, held: float, found: Slope) -> Finding | None:
         process = each if isinstance(each, Process) else None
         if process is None:
-            worst = samples.heaviest("rss", lambda p: self.chooses(p) and p.cgroup == each)
+            worst = samples.heaviest("anon", lambda p: self.chooses(p) and p.cgroup == each)
             process = None if worst is None else worst.offender
-        limit = self._limit(samples, each, rss)
+        limit = self._limit(samples, each, held)
         until_s = None if limit is None else max(limit[1], 0) / found.latest
         if self.within_seconds is not None and (until_s is None or until_s > self.within_seconds):
             return None
@@ -176,7 +183,7 @@ class RssGrowth(RoundDetector):
             Evidence("window", self.window_seconds, "s"),
             Evidence("rss_growth_at_least", round(found.least), "By/s"),
             Evidence("confidence", round(100 * self.confidence, 2), "%"),
-            Evidence("rss", rss, "By"),
+            Evidence("rss", held, "By"),
         ]
         message = f"memory grows by {found.median * 60 / MEGABYTE:.0f} MB/min"
         message += "" if process is None else f" by {process}"
@@ -187,8 +194,8 @@ class RssGrowth(RoundDetector):
         in_group = each if self.scope == "cgroup" else None
         return Finding(process, message, tuple(evidence), about=in_group, cgroup=in_group)
 
-    def _limit(self, samples: Round, each: Any, rss: float) -> tuple[float, float] | None:
+    def _limit(self, samples: Round, each: Any, held: float) -> tuple[float, float] | None:
         if self.limit_mb is not None:
-            return self.limit_mb * MEGABYTE, self.limit_mb * MEGABYTE - rss
+            return self.limit_mb * MEGABYTE, self.limit_mb * MEGABYTE - held
         cgroup = each.cgroup if isinstance(each, Process) else each
-        return self.left.of(cgroup, samples.own("rss"))
+        return self.left.of(cgroup, samples.own("anon"), samples.own("shmem"))

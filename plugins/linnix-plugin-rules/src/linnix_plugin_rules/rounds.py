@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
@@ -23,7 +24,15 @@ from linnix_plugin_rules.detector import (
     seconds,
     whole_number,
 )
-from linnix_plugin_rules.tree import Process, Subtree, deepest, heaviest, lineage, subtree_sums
+from linnix_plugin_rules.tree import (
+    Process,
+    Subtree,
+    deepest,
+    heaviest,
+    lineage,
+    subtree_most,
+    subtree_sums,
+)
 
 __all__ = [
     "FdCount",
@@ -55,10 +64,15 @@ MEASURES: dict[str, Callable[[ProcessSample], float | None]] = {
     "cpu": lambda sample: sample.cpu_percent,
     "demand": lambda sample: (sample.cpu_percent or 0.0) + (sample.cpu_delay_percent or 0.0),
     "rss": lambda sample: sample.rss_bytes,
+    "anon": lambda s: s.rss_bytes if s.rss_anon_bytes is None else s.rss_anon_bytes,
+    "shmem": lambda sample: sample.rss_shmem_bytes,
     "threads": lambda sample: sample.threads,
     "fds": lambda sample: sample.fds,
 }
 
+
+#: What several processes have that is one and the same: of them the largest counts.
+SHARED = {"shmem"}
 
 #: Whether what was read counts, and what was written.
 STORAGE = {"io": (True, True), "read": (True, False), "written": (False, True)}
@@ -149,22 +163,30 @@ class Round:
     def amounts(self, measure: str, of: Detector) -> Mapping[Any, float]:
         """The same by process, subtree, cgroup, or for the host, as the detector's scope says."""
         own = self.own(measure)
+        together, add = (subtree_most, max) if measure in SHARED else (subtree_sums, operator.add)
         if of.scope == "subtree" and not of.choosy:
             if measure not in self._sums:
-                self._sums[measure] = subtree_sums(own, lineage(own))
+                self._sums[measure] = together(own, lineage(own))
             return self._sums[measure]
         if of.choosy:
             own = {process: amount for process, amount in own.items() if of.chooses(process)}
         if of.scope == "process":
             return own
         if of.scope == "subtree":
-            return subtree_sums(own, lineage(own))
+            return together(own, lineage(own))
         sums: dict[Any, float] = {}
         for process, amount in own.items():
             group = "host" if of.scope == "host" else process.cgroup
             if group is not None:
-                sums[group] = sums.get(group, 0) + amount
+                sums[group] = add(sums.get(group, 0), amount)
         return sums
+
+    def held(self, of: Detector) -> Mapping[Any, float]:
+        """The memory of each that the kernel cannot have back; what is shared counts once."""
+        held = dict(self.amounts("anon", of))
+        for each, amount in self.amounts("shmem", of).items():
+            held[each] = held.get(each, 0) + amount
+        return held
 
     def heaviest(self, measure: str, chosen: Callable[[Process], bool]) -> Subtree | None:
         """Who used most of it among some."""

@@ -338,6 +338,16 @@ def subtree_sums(own: Mapping[Process, Number], parents: Lineage) -> dict[Proces
     return sums
 
 
+def subtree_most(own: Mapping[Process, Number], parents: Lineage) -> dict[Process, Number]:
+    """The most that any of a process and its descendants has: of what they share."""
+    most: dict[Process, Any] = dict.fromkeys(parents, 0)
+    most.update(own)
+    for process, above in reversed(parents.items()):
+        if above is not None and most[process] > most[above]:
+            most[above] = most[process]
+    return most
+
+
 @attrs.frozen
 class Subtree:
     """What a tree did, and the deepest process whose descendants and itself did nearly all.

@@ -543,11 +543,17 @@ int cgroup_rename(u64 *ctx)
 
 /* --- the snapshot --------------------------------------------------------------------- */
 
+/* What processors hold back can make a small sum negative. */
+static __always_inline s64 not_negative(s64 pages)
+{
+	return pages < 0 ? 0 : pages;
+}
+
 /* File, anonymous and shared memory; the swapped are not resident. */
-static __always_inline s64 resident_pages(struct mm_struct *mm)
+static __always_inline void count_pages(struct thread *thread, struct mm_struct *mm)
 {
 	struct mm_struct___until_6_1 *old = (void *)mm;
-	s64 file = 0, anonymous = 0, shared = 0, pages;
+	s64 file = 0, anonymous = 0, shared = 0;
 
 	if (field_exists(old->rss_stat.count)) {
 		READ(file, old->rss_stat.count[MM_FILEPAGES]);
@@ -558,9 +564,9 @@ static __always_inline s64 resident_pages(struct mm_struct *mm)
 		READ(anonymous, mm->rss_stat[MM_ANONPAGES].count);
 		READ(shared, mm->rss_stat[MM_SHMEMPAGES].count);
 	}
-	pages = file + anonymous + shared;
-	/* What processors hold back can make a small sum negative. */
-	return pages < 0 ? 0 : pages;
+	thread->rss_pages = not_negative(file + anonymous + shared);
+	thread->anon_pages = not_negative(anonymous);
+	thread->shmem_pages = not_negative(shared);
 }
 
 static __always_inline u32 bits(u64 word)
@@ -630,7 +636,9 @@ int snapshot(struct bpf_iter__task *ctx)
 	if (field_exists(task->sched_info.run_delay))
 		thread.delay_ns = task->sched_info.run_delay;
 	mm = task->mm;
-	thread.rss_pages = mm && !(task->flags & PF_KTHREAD) ? resident_pages(mm) : -1;
+	thread.rss_pages = -1;
+	if (mm && !(task->flags & PF_KTHREAD))
+		count_pages(&thread, mm);
 	if (task == leader) {
 		parent = task->real_parent;
 		thread.ppid = parent->tgid;

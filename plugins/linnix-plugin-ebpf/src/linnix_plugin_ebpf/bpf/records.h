@@ -77,7 +77,9 @@ struct thread {
 	u64 read_bytes;
 	u64 write_bytes;
 	u64 delay_ns; /* ready to run, and waiting for a processor */
-	s64 rss_pages; /* -1: no address space */
+	s64 rss_pages; /* file, anonymous and shared; -1: no address space */
+	s64 anon_pages;
+	s64 shmem_pages;
 	u32 pid;
 	u32 tid;
 	u32 ppid;
