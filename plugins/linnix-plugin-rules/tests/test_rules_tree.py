@@ -182,8 +182,8 @@ def test_when_all_are_active_the_oldest_go():
 
 
 def test_a_relay_leaves_no_chain_of_the_dead(tree):
-    class Watched(Process):
-        __slots__ = ("__weakref__",)
+    class Watched(Process, weakref=True, eq=False):
+        pass
 
     runner = first = Watched("", 10, 5, None, "first", None, None)
     tree._insert(first)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
+import msgspec
 
 from linnix_core import ProcessEvent, ProcessKey, ProcessSample, Subject, printable
 
@@ -39,8 +40,7 @@ OFFENDER_SHARE = 0.8
 YOUNG_NS = 10_000_000_000
 
 
-@attrs.define(eq=False, weakref_slot=False)
-class Process:
+class Process(msgspec.Struct, eq=False):
     """One process. ``start_ns`` is None while only its pid has been heard of.
 
     ``parent`` is the process that forked it, dead or alive; None if that is not known, and

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Literal
 
-import attrs
+import msgspec
 
 from linnix_plugin_rules.tree import Process, Subtree, heaviest
 
@@ -22,8 +22,7 @@ TICKS = 250
 MAX_ENTRIES = 16_384
 
 
-@attrs.define(eq=False, weakref_slot=False)
-class Group:
+class Group(msgspec.Struct, eq=False):
     """What is counted together: a tree, a cgroup, an executable …"""
 
     key: Any
@@ -32,8 +31,7 @@ class Group:
     entry: Entry | None = None
 
 
-@attrs.define(eq=False, weakref_slot=False)
-class Entry:
+class Entry(msgspec.Struct, eq=False):
     """How often one process did it within a tick; of no window once that has gone on."""
 
     window: EventWindow | None
