@@ -162,7 +162,8 @@ class ProcessSample:
     ``rss_anon_bytes`` is its own and ``rss_shmem_bytes`` is shared memory, which counts for
     each process that has it (``RssAnon`` and ``RssShmem`` of proc(5)); the rest is of files,
     and the kernel can have it back. ``read_bytes`` and
-    ``write_bytes`` are storage I/O within the interval. ``state`` is the letter of
+    ``write_bytes`` are storage I/O within the interval; ``read_offset_bytes`` is how far it got
+    in the regular files that it only reads, wherever these came from. ``state`` is the letter of
     ``/proc/PID/stat`` (R S D Z T t X I).
     """
 
@@ -180,6 +181,7 @@ class ProcessSample:
     state: str | None = None
     read_bytes: int | None = None
     write_bytes: int | None = None
+    read_offset_bytes: int | None = None
     cgroup: str | None = None
     labels: dict[str, str] | None = None
     ts_ns: int = 0

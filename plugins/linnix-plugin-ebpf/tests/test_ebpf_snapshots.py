@@ -241,6 +241,35 @@ def test_resident_memory_is_told_apart_as_proc_does(sample, start_python, tmp_pa
         assert found >= least - RSS_SLACK, name
 
 
+READS = """
+import os, sys, time
+source = os.open(sys.argv[1], os.O_RDONLY)
+other = os.open(sys.argv[1], os.O_RDWR)  # an offset of a file that is written says nothing
+zeros = os.open("/dev/zero", os.O_RDONLY)
+if sys.argv[2] == "reads":
+    os.read(source, 5_000_000)
+os.lseek(other, 7_000_000, os.SEEK_SET)
+print("ready", flush=True)
+while True:
+    os.read(zeros, 1)
+"""
+
+
+@pytest.mark.parametrize(("how", "read"), [("reads", 5_000_000), ("spins", 0)])
+def test_how_far_a_process_got_in_its_files_is_told(
+    seen, sample, start_python, tmp_path, how, read
+):
+    """Also of what comes from memory, which the counters of storage do not tell."""
+    file = tmp_path / "file"
+    file.write_bytes(bytes(8 << 20))
+    child = start_python(READS, str(file), how)
+    sample(child.pid)
+    told = [s.read_offset_bytes for s in seen.samples(child.pid)]
+    assert told[-1] == 0
+    assert sum(each or 0 for each in told) >= read * 0.9
+    assert used(seen, child.pid, "read_offset_bytes") < 7_000_000
+
+
 CROWD = """
 import hashlib, os, threading, time
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
@@ -416,6 +445,7 @@ def snapshots(draw):
                 rss_pages=draw(st.integers(-1, 100)),
                 anon_pages=draw(st.integers(0, 100)),
                 shmem_pages=draw(st.integers(0, 100)),
+                read_offset=draw(st.integers(-1, 100)),
             )
             for tid in tids
         ]
@@ -431,7 +461,7 @@ def test_a_process_has_used_what_its_threads_have(threads):
         own = [t for t in threads if t.pid == pid]
         for field in ("cpu_ns", "read_bytes", "write_bytes", "delay_ns"):
             assert getattr(process, field) == sum(getattr(t, field) for t in own)
-        for field in ("rss_pages", "anon_pages", "shmem_pages"):
+        for field in ("rss_pages", "anon_pages", "shmem_pages", "read_offset"):
             assert getattr(process, field) == max(getattr(t, field) for t in own)
         assert process.comm[:4] == b"name"
 

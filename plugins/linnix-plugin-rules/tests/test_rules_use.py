@@ -241,13 +241,19 @@ def test_storage_may_have_to_be_waited_for(host, alerts_of, share, fires):
 
 
 @pytest.mark.parametrize(
-    ("grows", "writes", "fires"), [(0, 0, True), (2 * MB, 0, False), (0, 1, False)]
+    ("grows", "more", "fires"),
+    [
+        (0, {}, True),
+        (2 * MB, {}, False),
+        (0, {"write_bytes": 1}, False),
+        (0, {"read_offset_bytes": 1}, False),
+    ],
 )
-def test_steady_leaves_out_who_gets_something_done(host, alerts_of, grows, writes, fires):
+def test_steady_leaves_out_who_gets_something_done(host, alerts_of, grows, more, fires):
     loop = host.seen("loop")
     for n in range(8):
         host.wait(1)
-        host.sample(loop, cpu=99, rss=50 * MB + n * grows, interval=1, write_bytes=writes)
+        host.sample(loop, cpu=99, rss=50 * MB + n * grows, interval=1, **more)
     text = rule("subtree_cpu_pct", threshold=80, duration=5, steady="true")
     assert bool(alerts_of(text, host.records)) is fires
     assert alerts_of(text.replace("true", "false"), host.records)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from linnix_core import ProcessSample, start_time_ns
@@ -31,6 +31,7 @@ def processes_of(snapshot: bytes | bytearray) -> dict[int, Thread]:
                 rss_pages=max(leader.rss_pages, more.rss_pages),
                 anon_pages=max(leader.anon_pages, more.anon_pages),
                 shmem_pages=max(leader.shmem_pages, more.shmem_pages),
+                read_offset=max(leader.read_offset, more.read_offset),
             )
     return processes
 
@@ -45,6 +46,15 @@ class _Use(NamedTuple):
     rss_pages: int
     anon_pages: int
     shmem_pages: int
+    read_offset: int
+
+    def and_of(self, more: Sequence[int]) -> _Use:
+        """With what another thread used."""
+        return _Use(
+            self[0] + more[0], self[1] + more[1], self[2] + more[2], self[3] + more[3],
+            max(self[4], more[4]), max(self[5], more[5]), max(self[6], more[6]),
+            max(self[7], more[7]),
+        )  # fmt: skip
 
 
 def _by_process(
@@ -54,21 +64,13 @@ def _by_process(
     leaders: list[tuple[Any, ...]] = []
     others: dict[int, _Use] = {}
     for fields in wire.THREAD.iter_unpack(snapshot):
-        _, _, _, cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem, pid, tid, *_ = fields
+        _, _, _, *use, pid, tid, _, _, _, _, _, _, _, _ = fields
         if pid == tid:
             leaders.append(fields)
         elif (sums := others.get(pid)) is None:
-            others[pid] = _Use(cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem)
+            others[pid] = _Use(*use)
         else:
-            others[pid] = _Use(
-                sums[0] + cpu_ns,
-                sums[1] + read_bytes,
-                sums[2] + write_bytes,
-                sums[3] + delay_ns,
-                max(sums[4], rss),
-                max(sums[5], anon),
-                max(sums[6], shmem),
-            )
+            others[pid] = sums.and_of(use)
     return leaders, others
 
 
@@ -86,7 +88,7 @@ class Sampler:
         self._io = io
         self._delay = delay
         #: Of each pid the start time, which tells it from others, and its counters.
-        self._before: dict[int, tuple[int, int, int, int, int]] = {}
+        self._before: dict[int, tuple[int, int, int, int, int, int]] = {}
         self._taken_ns: int | None = None
 
     def samples(
@@ -110,29 +112,26 @@ class Sampler:
         page_bytes, path, start_time = wire.PAGE_BYTES, self._cgroup_path, start_time_ns
         for (
             start_ns, _, cgroup, cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem,
-            pid, _, _, _, _, threads, fds, state, _, comm,
+            offset, pid, _, _, _, _, threads, fds, state, _, comm,
         ) in leaders:  # fmt: skip
             if pid in others:
-                more = others[pid]
-                cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem = (  # noqa: PLW2901
-                    cpu_ns + more[0],
-                    read_bytes + more[1],
-                    write_bytes + more[2],
-                    delay_ns + more[3],
-                    max(rss, more[4]),
-                    max(anon, more[5]),
-                    max(shmem, more[6]),
+                cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem, offset = (  # noqa: PLW2901
+                    others[pid].and_of(
+                        (cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem, offset)
+                    )
                 )
-            used[pid] = start_ns, cpu_ns, read_bytes, write_bytes, delay_ns
+            former = before.get(pid)
+            if former is None or former[0] != start_ns:
+                former = (start_ns, 0, 0, 0, 0, 0) if start_ns > last_ns else None
+            # Who does not run gets no further.
+            seen = offset if offset >= 0 or former is None else former[5]
+            used[pid] = start_ns, cpu_ns, read_bytes, write_bytes, delay_ns, seen
             sample = ProcessSample(
                 pid, start_time(start_ns), interval_ns, comm_of(comm), None, None,
                 rss * page_bytes if rss > 0 else 0, anon * page_bytes, shmem * page_bytes,
-                threads, None if fds < 0 else fds, state_of(state), None, None,
+                threads, None if fds < 0 else fds, state_of(state), None, None, None,
                 path(cgroup), None, ts_ns,
             )  # fmt: skip
-            former = before.get(pid)
-            if former is None or former[0] != start_ns:
-                former = (start_ns, 0, 0, 0, 0) if start_ns > last_ns else None
             if former is not None:
                 # Threads that end between two reads may take a little out of the sums.
                 sample.cpu_percent = max(cpu_ns - former[1], 0) * per_ns
@@ -141,5 +140,7 @@ class Sampler:
                 if io:
                     sample.read_bytes = max(read_bytes - former[2], 0)
                     sample.write_bytes = max(write_bytes - former[3], 0)
+                if seen >= 0 <= former[5]:
+                    sample.read_offset_bytes = abs(seen - former[5])
             samples.append(sample)
         return samples

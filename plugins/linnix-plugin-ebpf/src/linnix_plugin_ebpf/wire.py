@@ -45,7 +45,7 @@ EXEC_PART = struct.Struct("=HHI")
 CGROUP_PART = struct.Struct("=Q")
 
 #: ``struct thread``.
-THREAD = struct.Struct("=7Q3q6IiHH16s")
+THREAD = struct.Struct("=7Q4q6IiHH16s")
 
 #: ``struct counters``, one for each processor: words, and the index of each that is in use.
 COUNTERS_BYTES = 64
@@ -72,6 +72,7 @@ class Thread(NamedTuple):
     rss_pages: int
     anon_pages: int
     shmem_pages: int
+    read_offset: int
     pid: int
     tid: int
     ppid: int

@@ -66,6 +66,7 @@ MEASURES: dict[str, Callable[[ProcessSample], float | None]] = {
     "rss": lambda sample: sample.rss_bytes,
     "anon": lambda s: s.rss_bytes if s.rss_anon_bytes is None else s.rss_anon_bytes,
     "shmem": lambda sample: sample.rss_shmem_bytes,
+    "offset": lambda sample: sample.read_offset_bytes,
     "threads": lambda sample: sample.threads,
     "fds": lambda sample: sample.fds,
 }
@@ -375,7 +376,7 @@ class SubtreeCpu(_Use):
         if not self.steady:
             return super()._timer(before, each, samples)
         rss = samples.amounts("rss", self).get(each, 0)
-        active = samples.amounts("io", self).get(each, 0) > 0
+        active = any(samples.amounts(moved, self).get(each, 0) for moved in ("io", "offset"))
         if before is not None:
             active |= abs(rss - before.rss) > max(STEADY_BYTES, STEADY_SHARE * before.rss)
         if active:

@@ -54,6 +54,11 @@ static void (*const bpf_ringbuf_submit)(void *data, u64 flags) = (void *)132;
 #define field_offset(field) __builtin_preserve_field_info(field, 0 /* BPF_FIELD_BYTE_OFFSET */)
 
 #define PF_KTHREAD 0x00200000
+
+#define FMODE_READ 1
+#define FMODE_WRITE 2
+#define S_IFMT 0170000
+#define S_IFREG 0100000
 #define SIGNAL_GROUP_EXIT 0x00000004
 enum { MM_FILEPAGES, MM_ANONPAGES, MM_SWAPENTS, MM_SHMEMPAGES, MM_COUNTERS };
 #define CGROUP_SUBSYSTEMS 32 /* more than any kernel has */
@@ -100,7 +105,14 @@ struct path {
 	struct dentry *dentry;
 };
 
+struct inode {
+	unsigned short i_mode;
+};
+
 struct file {
+	unsigned int f_mode;
+	struct inode *f_inode;
+	s64 f_pos;
 	struct path f_path;
 };
 
@@ -110,6 +122,7 @@ struct fs_struct {
 
 struct fdtable {
 	unsigned int max_fds;
+	struct file **fd;
 	unsigned long *open_fds;
 };
 

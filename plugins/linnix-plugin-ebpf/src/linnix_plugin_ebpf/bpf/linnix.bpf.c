@@ -8,6 +8,7 @@
 
 #define MAX_PATH_STEPS 64 /* parts of a path and mounts on the way */
 #define MAX_FD_WORDS 1024 /* 65536 descriptors */
+#define MAX_READ_FILES 256
 #define MAX_BUCKETS 4096
 #define LONGEST_TICK_NS 10000000 /* HZ is 100 at the least */
 
@@ -598,6 +599,43 @@ static __always_inline s32 open_descriptors(struct files_struct *files)
 	return count;
 }
 
+/*
+ * How far it is in the regular files that it only reads. What it writes is counted as such,
+ * and standard output may be shared with others.
+ */
+static __always_inline s64 read_offset(struct files_struct *files)
+{
+	struct fdtable *table = files->fdt;
+	struct file **files_of = table->fd, *file;
+	u32 most = table->max_fds, n, mode;
+	struct inode *inode;
+	s64 sum = 0, offset;
+	u16 type;
+
+	for (n = 0; n < MAX_READ_FILES; n++) {
+		if (n >= most)
+			break;
+		file = 0;
+		READ(file, files_of[n]);
+		if (!file)
+			continue;
+		mode = 0;
+		READ(mode, file->f_mode);
+		if ((mode & (FMODE_READ | FMODE_WRITE)) != FMODE_READ)
+			continue;
+		inode = 0;
+		type = 0;
+		READ(inode, file->f_inode);
+		READ(type, inode->i_mode);
+		if ((type & S_IFMT) != S_IFREG)
+			continue;
+		offset = 0;
+		READ(offset, file->f_pos);
+		sum += offset;
+	}
+	return sum;
+}
+
 static __always_inline u16 state_of(struct task_struct *task)
 {
 	u32 state;
@@ -637,8 +675,13 @@ int snapshot(struct bpf_iter__task *ctx)
 		thread.delay_ns = task->sched_info.run_delay;
 	mm = task->mm;
 	thread.rss_pages = -1;
-	if (mm && !(task->flags & PF_KTHREAD))
+	thread.read_offset = -1;
+	files = task->files;
+	if (mm && !(task->flags & PF_KTHREAD)) {
 		count_pages(&thread, mm);
+		if (!thread.state && files)
+			thread.read_offset = read_offset(files);
+	}
 	if (task == leader) {
 		parent = task->real_parent;
 		thread.ppid = parent->tgid;
@@ -654,7 +697,6 @@ int snapshot(struct bpf_iter__task *ctx)
 			thread.read_bytes += signal->ioac.read_bytes;
 			thread.write_bytes += signal->ioac.write_bytes;
 		}
-		files = task->files;
 		thread.fds = files ? open_descriptors(files) : -1;
 		READ(thread.comm, task->comm);
 	}

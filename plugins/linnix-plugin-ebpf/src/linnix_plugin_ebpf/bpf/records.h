@@ -80,6 +80,7 @@ struct thread {
 	s64 rss_pages; /* file, anonymous and shared; -1: no address space */
 	s64 anon_pages;
 	s64 shmem_pages;
+	s64 read_offset; /* in all files that it reads, added up; -1: not known */
 	u32 pid;
 	u32 tid;
 	u32 ppid;
