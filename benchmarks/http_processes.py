@@ -25,6 +25,7 @@ from pathlib import Path
 
 from linnix_core import Context, ProcessEvent, ProcessSample, ProcessTable
 from linnix_core.incidents import IncidentView
+from linnix_core.processes import boot_id
 from linnix_plugin_http import HttpConfig, HttpHandler
 from linnix_plugin_http.living import FRESH_S
 
@@ -33,11 +34,11 @@ TARGET_MS = 50.0
 
 def table_of(count: int) -> ProcessTable:
     """A tree of ten children each, every process measured."""
-    table = ProcessTable()
+    table, boot = ProcessTable(), boot_id()
     for number in range(count):
         parent = max(number // 10, 1)
         args = (f"/usr/bin/service-{number % 100}", "--config", "/etc/service.conf")
-        process = {"pid": number + 1, "start_ns": number * 10_000_000, "boot_id": "bench"}
+        process = {"pid": number + 1, "start_ns": number * 10_000_000, "boot_id": boot}
         table.update(
             [
                 ProcessEvent(

@@ -6,7 +6,10 @@ that had it. Linnix's events take the whole way: the collector's queue, the pipe
 process table, the handler's queue, the history. The peer encodes once, too, and has one queue
 for each reader and one write for each event, as examples of Starlette do.
 
-    python benchmarks/http_sse.py [--readers 100] [--rate 1000] [--seconds 8]
+With ``--processes N`` a further client asks for ``/processes`` of at least that many all the
+time, one answer after the other.
+
+    python benchmarks/http_sse.py [--readers 100] [--rate 1000] [--seconds 8] [--processes 0]
 """
 
 from __future__ import annotations
@@ -22,10 +25,11 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from linnix_core import Context, ProcessEvent, encode
+from linnix_core.codec import plain
 from linnix_core.incidents import IncidentView
 from linnix_core.pipeline import Pipeline, Stamp
 from linnix_core.processes import ProcessTable
@@ -89,6 +93,21 @@ async def main():
 asyncio.run(main())
 """
 
+ASKER = r"""
+import http.client, json, sys, time
+port, seconds = map(int, sys.argv[1:])
+times, end = [], time.monotonic() + seconds
+while time.monotonic() < end:
+    began = time.perf_counter()
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("GET", "/processes")
+    assert len(connection.getresponse().read()) > 1000
+    connection.close()
+    times.append(time.perf_counter() - began)
+middle = sorted(times)[len(times) // 2]
+print(json.dumps({"answers": len(times), "answer_median_ms": round(middle * 1000, 1)}))
+"""
+
 
 def event(number: int) -> ProcessEvent:
     return ProcessEvent(
@@ -105,10 +124,32 @@ def event(number: int) -> ProcessEvent:
     )
 
 
+def living(count: int) -> list[ProcessEvent]:
+    """Those who live before the others come."""
+    return [
+        ProcessEvent(
+            "seen",
+            pid=100_000 + number,
+            start_ns=number * 10_000_000,
+            ppid=1,
+            uid=1000,
+            comm=f"service-{number % 100}",
+            exe=f"/usr/bin/service-{number % 100}",
+            args=(f"/usr/bin/service-{number % 100}", "--config", "/etc/service.conf"),
+            cwd="/",
+            cgroup=f"/system.slice/service-{number % 100}.service",
+            ts_ns=1,
+            boot_id="bench",
+        )
+        for number in range(count)
+    ]
+
+
 @contextmanager
-def linnix() -> Iterator[tuple[int, Callable[[list[ProcessEvent]], None]]]:
+def linnix(processes: int) -> Iterator[tuple[int, Callable[[list[ProcessEvent]], None]]]:
     """The port of the plugin's server, and where its events go in."""
     table = ProcessTable()
+    table.update(living(processes))
     stamp = Stamp(host="bench", run_id="bench", boot_id="bench", clock=time)
     pipeline = Pipeline(stamp=stamp, table=table, clock=time)
     source = pipeline.source("collectors.bench", 16_384, "block")
@@ -143,14 +184,18 @@ def linnix() -> Iterator[tuple[int, Callable[[list[ProcessEvent]], None]]]:
 
 
 @contextmanager
-def bare() -> Iterator[tuple[int, Callable[[list[ProcessEvent]], None]]]:
+def bare(processes: int) -> Iterator[tuple[int, Callable[[list[ProcessEvent]], None]]]:
     """The port of a loop of a dozen lines, and where its events go in."""
     import uvicorn
     from starlette.applications import Starlette
-    from starlette.responses import StreamingResponse
+    from starlette.responses import JSONResponse, StreamingResponse
     from starlette.routing import Route
 
     queues: set[asyncio.Queue[bytes]] = set()
+    document = [plain(each) for each in living(processes)]
+
+    async def everybody(request: object) -> JSONResponse:
+        return JSONResponse(document)
 
     async def events() -> AsyncIterator[bytes]:
         queue: asyncio.Queue[bytes] = asyncio.Queue()
@@ -172,7 +217,7 @@ def bare() -> Iterator[tuple[int, Callable[[list[ProcessEvent]], None]]]:
     sock = socket.create_server(("127.0.0.1", 0), backlog=256)
     server = uvicorn.Server(
         uvicorn.Config(
-            Starlette(routes=[Route("/stream", stream)]),
+            Starlette(routes=[Route("/stream", stream), Route("/processes", everybody)]),
             log_config=None,
             access_log=False,
             loop="asyncio",
@@ -197,17 +242,21 @@ def bare() -> Iterator[tuple[int, Callable[[list[ProcessEvent]], None]]]:
         loop.close()
 
 
+def program(source: str, *arguments: int) -> subprocess.Popen[str]:
+    """A client in a process of its own, so that it takes nothing from the server's."""
+    command = [sys.executable, "-c", source, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
 def run(
-    readers: int, rate: int, seconds: int, port: int, put: Callable[..., None]
+    readers: int, rate: int, seconds: int, processes: int, port: int, put: Callable[..., None]
 ) -> dict[str, object]:
     """Send at that rate to that many readers; what they say, and what it cost this process."""
     count = rate * seconds
-    arguments = [str(n) for n in (port, readers, count, seconds + int(GRACE_S))]
-    with subprocess.Popen(
-        [sys.executable, "-c", READER, *arguments], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+    with ExitStack() as stack:
+        reader = stack.enter_context(program(READER, port, readers, count, seconds + int(GRACE_S)))
+        assert reader.stdout.readline() == "ready\n"
+        asker = stack.enter_context(program(ASKER, port, seconds)) if processes else None
         cpu, began, sent = time.process_time(), time.monotonic(), 0
         while sent < count:
             due = min(int((time.monotonic() - began) * rate), count)
@@ -215,11 +264,13 @@ def run(
                 put([event(number) for number in range(sent, due)])
                 sent = due
             time.sleep(0.005)
-        said = json.loads(process.stdout.readline())
+        said = json.loads(reader.stdout.readline())
         cpu = time.process_time() - cpu
+        answers = json.loads(asker.stdout.readline()) if asker is not None else {}
     return {
         "sent": sent * readers,
         **said,
+        **answers,
         "lost": sent * readers - said["delivered"],
         "server_cpu_s": round(cpu, 2),
     }
@@ -230,12 +281,15 @@ def main() -> None:
     parser.add_argument("--readers", type=int, default=100)
     parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--seconds", type=int, default=8)
+    parser.add_argument("--processes", type=int, default=0)
     options = parser.parse_args()
     for noisy in ("uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     for name, serving in (("linnix", linnix), ("bare Starlette", bare)):
-        with serving() as (port, put):
-            found = run(options.readers, options.rate, options.seconds, port, put)
+        with serving(options.processes) as (port, put):
+            found = run(
+                options.readers, options.rate, options.seconds, options.processes, port, put
+            )
         print(
             json.dumps(
                 {

@@ -289,6 +289,15 @@ def test_thousands_of_processes_are_a_few_rows(page, serve):
         )
         assert page.run("return document.querySelectorAll('.rows .tr').length") < 100
     page.wait(row("5100"), why="the last one is not shown at the end")
+    # Who scrolls by two rows has two rows written, and not all that are in view.
+    page.run(
+        f"const tree = {tree}; tree.scrollTop = 50_000;"
+        "requestAnimationFrame(() => requestAnimationFrame(() => {"
+        "window.written = 0; new MutationObserver((all) => (window.written += all.length))"
+        ".observe(tree, {subtree: true, attributeFilter: ['aria-rowindex']});"
+        "tree.scrollTop += 2 * tree.querySelector('.rows .tr').offsetHeight; }))"
+    )
+    assert page.wait("window.written") == 2
     page.screenshot("five-thousand")
     page.type("input[type=search]", "w4321")
     page.says("1 of 5,001 match", ".count")

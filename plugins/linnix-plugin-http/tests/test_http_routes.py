@@ -5,7 +5,7 @@ import time
 
 import jsonschema
 import pytest
-from http_client import PATIENCE_S, Alarm, Guess, Reader, family
+from http_client import PATIENCE_S, Alarm, Guess, Reader, boot_id, family
 
 from linnix_core import (
     Feedback,
@@ -19,6 +19,7 @@ from linnix_core import (
     hookimpl,
     load_bundle,
 )
+from linnix_plugin_http.operations import PIECE_BYTES
 
 
 @pytest.fixture
@@ -195,6 +196,27 @@ def test_the_living_are_pushed_again_and_again(client):
     assert client.refused("/processes/live?sort=nosuch")[0] == 400
 
 
+def test_thousands_are_one_list_in_their_order(serve):
+    boot = boot_id()
+    pids = range(1, 1002)
+    _, client = serve(
+        [
+            ProcessEvent("seen", pid=pid, start_ns=pid * 10_000_000, ts_ns=1, boot_id=boot)
+            for pid in pids
+        ],
+    )
+    assert [each["pid"] for each in client.get("/processes")] == list(pids)
+    assert [each["pid"] for each in client.get("/tree")["processes"]] == list(pids)
+    assert len(client.get("/processes?limit=400")) == 400
+    # An answer that is sent in pieces says how long it is, and ends there.
+    status, headers, body = client.request("GET", "/processes")
+    assert (status, int(headers["content-length"])) == (200, len(body))
+    assert len(body) > PIECE_BYTES
+    status, headers, body = client.request("HEAD", "/processes")
+    assert (status, body) == (200, b"")
+    assert int(headers["content-length"]) > PIECE_BYTES
+
+
 # --- findings ---------------------------------------------------------------------------
 
 
@@ -215,6 +237,8 @@ def test_alerts_as_a_list_and_as_a_timeline(client):
         "comm": "worker",
     }
     assert client.get("/timeline?severity=high&rule=busy&start=1h&end=4102444800") == [entry]
+    assert client.get(f"/alerts/{entry['id']}")["id"] == entry["id"]
+    assert client.refused("/alerts/nosuch") == (404, "Not found")
     assert client.get("/timeline?severity=low") == []
     assert client.get("/timeline?rule=other") == []
     assert client.get("/timeline?end=1h") == []

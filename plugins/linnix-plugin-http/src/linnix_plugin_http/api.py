@@ -142,6 +142,13 @@ class Api:
         chosen.sort(key=lambda alert: (alert.ts_ns, alert.seq), reverse=True)
         return chosen[:limit]
 
+    def alert(self, alert_id: str) -> Alert | None:
+        """One by its id, from this run or the history."""
+        known = next((each for each in self.state.alerts() if each.id == alert_id), None)
+        if known is None:
+            known = next((each for each in self._of_history("alert") if each.id == alert_id), None)
+        return known
+
     def incidents(self, since_ns: int | None = None) -> list[Incident]:
         """Incidents, the one that changed last first; of earlier runs, as far as is recorded."""
         # Of each, the latest publication comes last.

@@ -6,8 +6,10 @@ of path and query, ``body`` one that the request's JSON is read into.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_origin, get_type_hints
 
 import attrs
@@ -15,15 +17,22 @@ import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from linnix_plugin_http.tokens import Scope
 
 if TYPE_CHECKING:
     from linnix_plugin_http.api import Api
 
-__all__ = ["OPERATIONS", "Operation", "Problem", "Reply", "Where", "operation"]
+__all__ = ["OPERATIONS", "Operation", "Problem", "Reply", "Where", "in_pieces", "operation"]
+
+#: Items of a long list, and bytes of a long answer, that are dealt with at once.
+PIECE_ITEMS = 200
+PIECE_BYTES = 256 * 1024
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_T = TypeVar("_T")
 _json = msgspec.json.Encoder()
 
 
@@ -79,6 +88,15 @@ class Operation:
         """Names of the parameters that are part of the path."""
         return frozenset(part[1:-1] for part in self.path.split("/") if part.startswith("{"))
 
+    @cached_property
+    def _query(self) -> dict[str, bool]:
+        """Parameters of the query, and whether each may be given several times."""
+        return {
+            field.encode_name: get_origin(_bare(field.type)) is list
+            for field in msgspec.structs.fields(self.ask)
+            if field.encode_name not in self.path_parameters
+        }
+
     async def __call__(self, api: Api, request: Request) -> Any:
         """Answer a request. Raises `Problem`."""
         arguments: dict[str, Any] = {"api": api}
@@ -98,8 +116,7 @@ class Operation:
 
     def _asked(self, request: Request) -> Any:
         given: dict[str, Any] = dict(request.path_params)
-        fields = {field.encode_name: field for field in msgspec.structs.fields(self.ask)}
-        known = fields.keys() - self.path_parameters
+        known = self._query
         for name, value in request.query_params.multi_items():
             if name not in known:
                 raise Problem(
@@ -107,7 +124,7 @@ class Operation:
                     f"{self.path} has no parameter {name[:40]!r}",
                     hint=f"it has {', '.join(sorted(known)) or 'none'}",
                 )
-            if get_origin(_bare(fields[name].type)) is list:
+            if known[name]:
                 given.setdefault(name, []).append(value)
             else:
                 given[name] = value
@@ -150,7 +167,41 @@ def _encoded(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
 
 
 def _answer(value: Any, status: int, headers: dict[str, str] | None = None) -> Response:
-    return Response(_json.encode(value), status, headers=headers, media_type="application/json")
+    body = memoryview(value) if isinstance(value, msgspec.Raw) else _json.encode(value)
+    return _Answer(body, status, headers=headers, media_type="application/json")
+
+
+class _Answer(Response):
+    """Sends a long body in pieces: what the other side has not taken yet is not copied for it."""
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        if len(self.body) <= PIECE_BYTES:
+            await super().__call__(scope, receive, send)
+            return
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        for at in range(0, len(self.body), PIECE_BYTES):
+            piece = self.body[at : at + PIECE_BYTES]
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            # Streams are written in between, and whoever has gone is noticed.
+            await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": b""})
+
+
+def in_pieces(make: Callable[[Sequence[_T]], list[Any]], items: Sequence[_T]) -> Any:
+    """The JSON of the list that ``make`` makes of the items, to be put where an answer holds it.
+
+    It is made of some items at a time: other threads have their turn in between, and there are
+    never all of what is made.
+    """
+    found = bytearray(b"[]")
+    for at in range(0, len(items), PIECE_ITEMS):
+        # Over the bracket that ends what there is.
+        end = len(found) - 1 if at else 0
+        _json.encode_into(make(items[at : at + PIECE_ITEMS]), found, end)
+        if at:
+            found[end] = ord(",")
+    return msgspec.Raw(found)
 
 
 #: In the order in which their paths are tried.

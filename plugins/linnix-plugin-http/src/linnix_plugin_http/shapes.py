@@ -108,9 +108,9 @@ class ProcessInfo(Struct, gc=False):
     activity: Annotated[str | None, Meta(description="R S D Z T … as in /proc/PID/stat")]
     read_bytes: Annotated[int | None, Meta(description="within the interval of the sample")]
     write_bytes: int | None
-    ended: float | None
-    exit_code: int | None
-    signal: int | None
+    ended: float | None = None
+    exit_code: int | None = None
+    signal: int | None = None
 
 
 class GraphNode(Struct, kw_only=True):

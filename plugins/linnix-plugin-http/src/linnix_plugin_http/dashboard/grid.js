@@ -27,7 +27,7 @@ export function heatOf(by, value) {
 }
 
 /**
- * Shows rows of `rowsOf`. Calls `onfold(node, open)` when a row is to be folded or unfolded, and
+ * Shows what `rowsOf` finds. Calls `onfold(node, open)` when a row is to be folded or unfolded, and
  * `onselect(node, how)` when one is chosen; `how` is "open" where its details are wanted.
  */
 export class Grid {
@@ -39,6 +39,7 @@ export class Grid {
   #slots = [];
   #first = 0;
   #height = 0;
+  #made = 0;
 
   constructor({ label, onfold, onselect }) {
     this.onfold = onfold;
@@ -72,28 +73,28 @@ export class Grid {
   /** Other rows; what was selected stays so, where it still is. */
   set(rows) {
     const top = this.element.scrollTop;
-    const anchor = top > 0 ? this.rows[Math.floor(top / this.#height)]?.node : null;
+    const anchor = top > 0 ? this.rows[Math.floor(top / this.#height)] : null;
     const before = Math.floor(top / this.#height);
     this.rows = rows;
     this.element.setAttribute("aria-rowcount", rows.length + 1);
     this.body.style.height = `${rows.length * this.#height}px`;
     // Who is born above what people read does not push it away.
-    const after = anchor && this.steady ? rows.findIndex(({ node }) => node === anchor) : -1;
+    const after = anchor && this.steady ? rows.indexOf(anchor) : -1;
     if (after >= 0 && after !== before) this.element.scrollTop = top + (after - before) * this.#height;
     this.draw();
   }
 
   index() {
-    return this.selected ? this.rows.findIndex((row) => row.node === this.selected) : -1;
+    return this.selected ? this.rows.indexOf(this.selected) : -1;
   }
 
   /** Choose a row and bring it into view. */
   select(index, how = "move", where = "nearest") {
-    const row = this.rows[Math.max(0, Math.min(index, this.rows.length - 1))];
-    if (!row) return;
-    this.selected = row.node;
+    const node = this.rows[Math.max(0, Math.min(index, this.rows.length - 1))];
+    if (!node) return;
+    this.selected = node;
     this.reveal(where);
-    this.onselect(row.node, how);
+    this.onselect(node, how);
   }
 
   reveal(where) {
@@ -115,7 +116,9 @@ export class Grid {
     this.#height = probe.element.offsetHeight || 24;
     probe.element.remove();
     if (before !== this.#height) this.body.style.height = `${this.rows.length * this.#height}px`;
-    this.draw();
+    // What was chosen before anything could be measured could not be brought into view.
+    if (!before && this.selected) this.reveal("middle");
+    else this.draw();
   }
 
   #schedule() {
@@ -131,7 +134,8 @@ export class Grid {
     const hidden = h("span", { class: "more" });
     const args = h("bdi", { class: "args" });
     cells[0].append(indent, twisty, name, hidden, args);
-    return { element: h("div", { class: "tr", role: "row" }, cells), cells, twisty, indent, name, hidden, args };
+    const element = h("div", { class: "tr", role: "row", id: `row-${(this.#made += 1)}` }, cells);
+    return { element, cells, twisty, indent, name, hidden, args, written: {} };
   }
 
   draw() {
@@ -142,9 +146,9 @@ export class Grid {
     const first = Math.max(0, Math.floor(this.element.scrollTop / this.#height) - SPARE);
     const last = Math.min(this.rows.length, first + room + 2 * SPARE);
     const needed = Math.max(0, last - first);
+    this.#turn(first - this.#first);
     while (this.#slots.length < needed) {
       const slot = this.#slot();
-      slot.element.id = `row-${this.#slots.length}`;
       this.#slots.push(slot);
       this.body.append(slot.element);
     }
@@ -152,48 +156,69 @@ export class Grid {
     this.#first = first;
     let active = "";
     for (let offset = 0; offset < needed; offset += 1) {
-      const row = this.rows[first + offset];
+      const node = this.rows[first + offset];
       const slot = this.#slots[offset];
-      this.#fill(slot, row, first + offset);
-      if (row.node === this.selected) active = slot.element.id;
+      this.#fill(slot, node, first + offset);
+      if (node === this.selected) active = slot.element.id;
     }
     if (active) this.element.setAttribute("aria-activedescendant", active);
     else this.element.removeAttribute("aria-activedescendant");
   }
 
-  #fill(slot, row, index) {
-    const { node } = row;
-    const { element, cells } = slot;
-    const value = this.by === "cpu" ? row.cpu : row.rss;
+  /** Rows that stay in view keep their element, so that scrolling writes only what comes into it. */
+  #turn(rows) {
+    if (rows === 0 || Math.abs(rows) >= this.#slots.length) return;
+    const gone = rows > 0 ? this.#slots.splice(0, rows) : this.#slots.splice(rows);
+    const elements = gone.map(({ element }) => element);
+    if (rows > 0) {
+      this.#slots.push(...gone);
+      this.body.append(...elements);
+    } else {
+      this.#slots.unshift(...gone);
+      this.body.prepend(...elements);
+    }
+  }
+
+  #fill(slot, node, index) {
+    const { cells } = slot;
+    const value = this.by === "cpu" ? node.cpu : node.rss;
     const selected = node === this.selected;
     let name = `tr heat-${node.endedAt ? 0 : heatOf(this.by, value ?? 0)}`;
     if (selected) name += " selected";
     if (node.endedAt) name += " ended";
-    if (!row.matched) name += " context";
-    element.className = name;
-    element.style.transform = `translateY(${index * this.#height}px)`;
-    element.setAttribute("aria-rowindex", index + 2);
-    element.setAttribute("aria-level", row.depth + 1);
-    element.setAttribute("aria-posinset", row.position);
-    element.setAttribute("aria-setsize", row.size);
-    element.setAttribute("aria-selected", selected);
-    if (row.parental) element.setAttribute("aria-expanded", row.open);
-    else element.removeAttribute("aria-expanded");
+    if (!node.matched) name += " context";
+    mark(slot, "class", name);
+    if (changed(slot, "top", index * this.#height)) slot.element.style.transform = `translateY(${index * this.#height}px)`;
+    mark(slot, "aria-rowindex", index + 2);
+    mark(slot, "aria-level", node.depth + 1);
+    mark(slot, "aria-posinset", node.position);
+    mark(slot, "aria-setsize", node.size);
+    mark(slot, "aria-selected", selected);
+    mark(slot, "aria-expanded", node.parental ? node.open : null);
     // Only so deep that the name still has room.
-    slot.indent.style.width = `calc(${Math.min(row.depth, 24)} * var(--step))`;
-    slot.twisty.textContent = row.parental ? (row.open ? "▾" : "▸") : "";
-    put(slot, "name", node.comm || "?");
-    put(slot, "args", command(node));
-    put(slot, "hidden", row.hidden ? `+${row.hidden}` : "");
-    write(cells[1], node.pid);
-    write(cells[2], node.endedAt ? "" : bare(row.cpu));
-    cells[2].classList.toggle("zero", !(row.cpu >= 0.05));
-    write(cells[3], node.endedAt || row.rss === null || row.rss === undefined ? "" : bytes(row.rss));
-    write(cells[4], node.endedAt ? "" : (node.threads ?? ""));
+    const depth = Math.min(node.depth, 24);
+    if (changed(slot, "depth", depth)) slot.indent.style.width = `calc(${depth} * var(--step))`;
+    const twisty = node.parental ? (node.open ? "▾" : "▸") : "";
+    if (changed(slot, "twisty", twisty)) slot.twisty.textContent = twisty;
+    const comm = node.comm || "?";
+    if (changed(slot, "comm", comm)) {
+      setText(slot.name, comm);
+      slot.name.title = printable(comm);
+      slot.written.args = null;
+    }
+    if (changed(slot, "args", node.args ?? "")) setText(slot.args, command(node));
+    write(slot, "hidden", slot.hidden, node.hidden ? `+${node.hidden}` : "");
     const moved = (node.read_bytes ?? 0) + (node.write_bytes ?? 0);
-    write(cells[5], moved && !node.endedAt ? bytes(moved) : "");
-    write(cells[6], node.uid ?? "");
-    write(cells[7], node.endedAt ? outcome(node) : ageOf(node));
+    const alive = !node.endedAt;
+    const zero = !(node.cpu >= 0.05);
+    if (changed(slot, "zero", zero)) cells[2].classList.toggle("zero", zero);
+    write(slot, "pid", cells[1], node.pid);
+    write(slot, "cpu", cells[2], alive ? bare(node.cpu) : "");
+    write(slot, "rss", cells[3], alive && typeof node.rss === "number" ? bytes(node.rss) : "");
+    write(slot, "threads", cells[4], alive ? (node.threads ?? "") : "");
+    write(slot, "io", cells[5], alive && moved ? bytes(moved) : "");
+    write(slot, "uid", cells[6], node.uid ?? "");
+    write(slot, "age", cells[7], alive ? ageOf(node) : outcome(node));
   }
 
   #click(event) {
@@ -201,7 +226,7 @@ export class Grid {
     const offset = this.#slots.findIndex((slot) => slot.element === element);
     const row = this.rows[this.#first + offset];
     if (offset < 0 || !row) return;
-    if (event.target.classList.contains("twisty") && row.parental) this.onfold(row.node, !row.open);
+    if (event.target.classList.contains("twisty") && row.parental) this.onfold(row, !row.open);
     else this.select(this.#first + offset, "open");
   }
 
@@ -213,12 +238,12 @@ export class Grid {
     const steps = { ArrowDown: index + 1, ArrowUp: index - 1, PageDown: index + page, PageUp: index - page, Home: 0, End: this.rows.length - 1 };
     if (event.key in steps) this.select(steps[event.key]);
     else if (event.key === "ArrowRight" && row) {
-      if (row.parental && !row.open) this.onfold(row.node, true);
+      if (row.parental && !row.open) this.onfold(row, true);
       else if (row.open) this.select(index + 1);
     } else if (event.key === "ArrowLeft" && row) {
-      if (row.open && !event.shiftKey) this.onfold(row.node, false);
-      else if (row.node.parent) {
-        const above = this.rows.findIndex((each) => each.node === row.node.parent);
+      if (row.open && !event.shiftKey) this.onfold(row, false);
+      else if (row.parent) {
+        const above = this.rows.indexOf(row.parent);
         if (above >= 0) this.select(above);
       }
     } else if ((event.key === "Enter" || event.key === " ") && row) this.select(index, "open");
@@ -247,15 +272,19 @@ export function ageOf(node) {
   return duration(node.age_sec);
 }
 
-/** Writes only what has changed: most of what is in view is what was there before. */
-function put(slot, part, value) {
-  if (slot[`${part}Text`] === value) return;
-  slot[`${part}Text`] = value;
-  setText(slot[part], value);
-  if (part === "name") slot.name.title = printable(value);
+/** Whether a part of a row is to be written: most of what is in view is what was there before. */
+function changed(slot, part, value) {
+  if (slot.written[part] === value) return false;
+  slot.written[part] = value;
+  return true;
 }
 
-function write(cell, value) {
-  const text = String(value);
-  if (cell.textContent !== text) cell.textContent = text;
+function write(slot, part, element, value) {
+  if (changed(slot, part, value)) element.textContent = value;
+}
+
+function mark(slot, name, value) {
+  if (!changed(slot, name, value)) return;
+  if (value === null) slot.element.removeAttribute(name);
+  else slot.element.setAttribute(name, value);
 }

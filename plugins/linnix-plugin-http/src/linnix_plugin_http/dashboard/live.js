@@ -10,6 +10,8 @@ const FIRST_RETRY_MS = 1_000;
 const MAX_RETRY_MS = 15_000;
 /** A stream that says nothing, not even that it is alive, is none any more. */
 const SILENCE_MS = 60_000;
+/** So long at a time: what comes by the thousand must not keep the page from being drawn. */
+const SLICE_MS = 8;
 
 /** Splits what comes into events `{event, data}`. */
 export class Parser {
@@ -34,7 +36,8 @@ export class Parser {
 
 /**
  * Dispatches `state` (see `state` and `retryAt`), `fresh` when everything that was fetched
- * before may be stale, and `record` with each record.
+ * before may be stale, `record` with each record, and `processes` with events and samples of
+ * processes, many at a time.
  */
 class Live extends EventTarget {
   state = "connecting";
@@ -47,6 +50,7 @@ class Live extends EventTarget {
   #cancel = null;
   #timer = 0;
   #generation = 0;
+  #processes = [];
 
   start() {
     document.addEventListener("visibilitychange", () => (document.hidden ? this.#rest() : this.connect()));
@@ -111,11 +115,18 @@ class Live extends EventTarget {
         alive();
         const { value, done } = await reader.read();
         if (done || mine !== this.#generation) break;
+        let due = performance.now() + SLICE_MS;
         for (const { event, data } of parser.push(value)) {
           if (event === "bye") bye = true;
           else this.#take(event, data);
+          if (performance.now() < due) continue;
+          this.#flush();
+          await new Promise((resume) => setTimeout(resume));
+          if (mine !== this.#generation) break;
+          due = performance.now() + SLICE_MS;
         }
-        if (bye) break;
+        this.#flush();
+        if (bye || mine !== this.#generation) break;
       }
     } catch (error) {
       said = error;
@@ -137,13 +148,23 @@ class Live extends EventTarget {
       this.#attempt = 0;
       this.runId = record.run_id;
       this.host = record.host;
+      this.#processes = [];
       this.#set("live");
       this.dispatchEvent(new Event("fresh"));
     } else if (event === "lost") {
       this.dispatchEvent(new Event("fresh"));
+    } else if (record.type === "event" || record.type === "sample") {
+      this.#processes.push(record);
     } else {
       this.dispatchEvent(new CustomEvent("record", { detail: record }));
     }
+  }
+
+  #flush() {
+    if (!this.#processes.length) return;
+    const detail = this.#processes;
+    this.#processes = [];
+    this.dispatchEvent(new CustomEvent("processes", { detail }));
   }
 
   #again(bye, error) {

@@ -13,7 +13,10 @@ class Node {
     this.children = [];
     this.sorted = true;
     this.endedAt = 0;
-    this.depth = 0;
+    // What `rowsOf` finds.
+    this.depth = this.position = this.size = this.below = this.hidden = 0;
+    this.matched = this.shown = this.parental = this.open = false;
+    this.cpu = this.rss = this.allCpu = this.allRss = 0;
   }
 }
 
@@ -174,17 +177,31 @@ export function matcher(words) {
 }
 
 /**
- * The rows that are to be shown, from the top: `{node, depth, hidden, cpu, rss, matched}`.
- * A folded process stands for everybody below it: `hidden` of them, with what they use together.
+ * The processes that are to be shown, from the top. Where each one stands is written on it: `depth`,
+ * `position` among `size` siblings, `parental` and `open`, and what it uses, `cpu` and `rss`. A folded
+ * one stands for everybody below it: `hidden` of them, with what they use together.
+ *
+ * It is called several times a second with thousands: so it makes no objects.
  */
 export function rowsOf(tree, { folded, matches, flat, by, ended }) {
-  if (flat) {
-    const measure = use[by];
-    const nodes = [...tree.nodes.values()].filter((node) => (ended || !node.endedAt) && (!matches || matches(node)));
-    nodes.sort((a, b) => measure(b) - measure(a) || byStart(a, b));
-    return nodes.map((node, index) => row(node, 0, index + 1, nodes.length, true));
-  }
   const rows = [];
+  if (flat) {
+    for (const node of tree.nodes.values()) {
+      node.matched = !matches || matches(node);
+      if (node.matched && (ended || !node.endedAt)) rows.push(node);
+    }
+    const measure = use[by];
+    rows.sort((a, b) => measure(b) - measure(a) || byStart(a, b));
+    for (let index = 0; index < rows.length; index += 1) {
+      const node = rows[index];
+      node.depth = 0;
+      node.position = index + 1;
+      node.size = rows.length;
+      node.parental = false;
+      show(node, true);
+    }
+    return rows;
+  }
   // Deep trees are made on purpose now and then: no recursion.
   const roots = tree.roots();
   const order = [];
@@ -192,7 +209,6 @@ export function rowsOf(tree, { folded, matches, flat, by, ended }) {
   while (stack.length) {
     const node = stack.pop();
     order.push(node);
-    node.depth = node.parent ? node.parent.depth + 1 : 0;
     if (!node.sorted) {
       node.children.sort(byStart);
       node.sorted = true;
@@ -200,49 +216,50 @@ export function rowsOf(tree, { folded, matches, flat, by, ended }) {
     for (let index = node.children.length - 1; index >= 0; index -= 1) stack.push(node.children[index]);
   }
   for (let index = order.length - 1; index >= 0; index -= 1) sumUp(order[index], matches, ended);
-  const levels = siblings(roots);
-  while (levels.length) {
-    const [node, position, size] = levels.pop();
-    const { sum } = node;
-    const closed = !matches && folded.has(node.key) && sum.below > 0;
-    const made = row(node, node.depth, position, size, sum.matched);
-    made.parental = sum.below > 0;
-    made.open = made.parental && !closed;
-    if (closed) Object.assign(made, { hidden: sum.below, cpu: sum.cpu, rss: sum.rss });
-    rows.push(made);
-    if (made.open) for (const each of siblings(node.children)) levels.push(each);
+  place(roots, 0, stack);
+  while (stack.length) {
+    const node = stack.pop();
+    node.parental = node.below > 0;
+    show(node, !node.parental || matches || !folded.has(node.key));
+    rows.push(node);
+    if (node.parental && node.open) place(node.children, node.depth + 1, stack);
   }
   return rows;
 }
 
-/** Those who are shown, the last one first, each with its place among them and their number. */
-function siblings(nodes) {
-  const shown = nodes.filter((node) => node.sum.shown);
-  return shown.map((node, index) => [node, index + 1, shown.length]).reverse();
+/** Puts those who are shown onto the stack, the last one first, each with its place among them. */
+function place(nodes, depth, stack) {
+  let size = 0;
+  for (const node of nodes) if (node.shown) node.position = size += 1;
+  for (let index = nodes.length - 1; index >= 0; index -= 1) {
+    const node = nodes[index];
+    if (!node.shown) continue;
+    node.depth = depth;
+    node.size = size;
+    stack.push(node);
+  }
 }
 
 /** What a process and those below it that are shown use; theirs is known already. */
 function sumUp(node, matches, ended) {
-  const matched = !matches || matches(node);
+  node.matched = !matches || matches(node);
   // Whoever has somebody below that is shown is shown too, so that it hangs on something.
-  let shown = matched && (ended || !node.endedAt);
-  let below = 0;
-  let cpu = Math.max(0, node.cpu_pct ?? 0);
-  let rss = node.rss_bytes ?? 0;
-  for (const { sum } of node.children) {
-    if (!sum.shown) continue;
-    below += sum.below + 1;
-    cpu += sum.cpu;
-    rss += sum.rss;
-    shown = true;
+  node.shown = node.matched && (ended || !node.endedAt);
+  node.below = 0;
+  node.allCpu = Math.max(0, node.cpu_pct ?? 0);
+  node.allRss = node.rss_bytes ?? 0;
+  for (const child of node.children) {
+    if (!child.shown) continue;
+    node.below += child.below + 1;
+    node.allCpu += child.allCpu;
+    node.allRss += child.allRss;
+    node.shown = true;
   }
-  node.sum = { matched, shown, below, cpu, rss };
 }
 
-function row(node, depth, position, size, matched) {
-  return {
-    node, depth, position, size, matched,
-    hidden: 0, parental: false, open: false,
-    cpu: node.cpu_pct, rss: node.rss_bytes,
-  };
+function show(node, alone) {
+  node.open = node.parental && Boolean(alone);
+  node.hidden = alone ? 0 : node.below;
+  node.cpu = alone ? node.cpu_pct : node.allCpu;
+  node.rss = alone ? node.rss_bytes : node.allRss;
 }

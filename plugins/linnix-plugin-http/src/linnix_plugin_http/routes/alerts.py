@@ -7,9 +7,9 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from linnix_core import Alert, Severity
-from linnix_plugin_http.api import Api
+from linnix_plugin_http.api import Api, as_json
 from linnix_plugin_http.moments import Moment, moment_ns
-from linnix_plugin_http.operations import operation
+from linnix_plugin_http.operations import Problem, operation
 from linnix_plugin_http.shapes import TimelineEntry
 
 __all__ = ["found"]
@@ -23,6 +23,12 @@ class Between(Struct, kw_only=True):
     severity: Severity | None = None
     rule: str | None = None
     limit: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+
+
+class OneAlert(Struct, kw_only=True):
+    """One alert."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=200)]
 
 
 def found(api: Api, ask: Between) -> list[Alert]:
@@ -55,3 +61,12 @@ def timeline(api: Api, ask: Between) -> list[TimelineEntry]:
         )
         for alert in found(api, ask)
     ]
+
+
+@operation("GET", "/alerts/{id}", statuses=(404,), blocking=True)
+def alert(api: Api, ask: OneAlert) -> Alert:
+    """One alert, as a record."""
+    known = api.alert(ask.id)
+    if known is None:
+        raise Problem(404, "Not found", hint="/timeline lists the alerts that are known")
+    return as_json(known)

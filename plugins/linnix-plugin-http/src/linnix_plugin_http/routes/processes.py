@@ -13,7 +13,7 @@ from linnix_core import Process, ProcessEvent, ProcessKey, Query
 from linnix_plugin_http.api import Api
 from linnix_plugin_http.living import ORDER, TERM, Measure, select, sort
 from linnix_plugin_http.moments import Moment, moment_ns
-from linnix_plugin_http.operations import Problem, Reply, operation
+from linnix_plugin_http.operations import Problem, Reply, in_pieces, operation
 from linnix_plugin_http.shapes import Graph, GraphNode, ProcessInfo, Tree
 
 __all__ = ["Selection", "chosen"]
@@ -87,7 +87,7 @@ def processes(api: Api, ask: Selection) -> Reply:
             + [("limit", str(len(page))), ("offset", str(ask.offset + len(page)))]
         )
         headers["link"] = f'</processes?{query}>; rel="next"'
-    return Reply([measure.shape(process) for process in page], headers)
+    return Reply(in_pieces(measure.shapes, page), headers)
 
 
 @operation("GET", "/processes/{pid}", statuses=(404,))
@@ -103,7 +103,7 @@ def children(api: Api, ask: OnePpid) -> list[ProcessInfo]:
         each for each in api.living.all() if each.parent is not None and each.parent.pid == ask.ppid
     ]
     measure = api.measure()
-    return [measure.shape(each) for each in found[: api.config.max_page]]
+    return measure.shapes(found[: api.config.max_page])
 
 
 @operation("GET", "/graph/{pid}", statuses=(404,), blocking=True)
@@ -171,7 +171,7 @@ def tree(api: Api, ask: AtMoment) -> Tree:
         why_incomplete=why,
         changed=changed,
         total=len(everybody),
-        processes=[measure.shape(each) for each in everybody[:limit]],
+        processes=in_pieces(measure.shapes, everybody[:limit]),
     )
 
 

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from linnix_core import Alert
 from linnix_plugin_http.api import Api, as_json
-from linnix_plugin_http.operations import Problem, Reply, Where, operation
+from linnix_plugin_http.operations import Problem, Reply, Where, in_pieces, operation
 from linnix_plugin_http.routes.alerts import Between, found
 from linnix_plugin_http.routes.processes import Selection, chosen
 from linnix_plugin_http.sse import PushResponse, StreamResponse
@@ -107,7 +107,7 @@ def live(api: Api, ask: Selection) -> Any:
         data = {
             "event": "update",
             "total": total,
-            "processes": [measure.shape(process) for process in page],
+            "processes": in_pieces(measure.shapes, page),
         }
         return b"event: processes\ndata: %b\n\n" % msgspec.json.encode(data)
 

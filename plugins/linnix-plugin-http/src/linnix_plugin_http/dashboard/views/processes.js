@@ -130,7 +130,7 @@ export function show(page) {
     seen = tree.version;
     dirty = false;
     const living = count(tree.living);
-    const found = matches ? rows.filter((row) => row.matched).length : 0;
+    const found = matches ? rows.filter((node) => node.matched).length : 0;
     const said = matches ? `${count(found)} of ${count(tree.size)} match` : `${living} running`;
     if (total.textContent !== said) total.textContent = said;
     if (!complete) return;
@@ -187,12 +187,12 @@ export function show(page) {
       return;
     }
     for (let above = node.parent; above; above = above.parent) choices.folded.delete(above.key);
-    if (!grid.rows.some((row) => row.node === node)) {
+    if (!grid.rows.includes(node)) {
       choices.words = search.value = "";
       redraw();
     }
     openDetails();
-    grid.select(grid.rows.findIndex((row) => row.node === node), "open", "middle");
+    grid.select(grid.rows.indexOf(node), "open", "middle");
     grid.element.focus({ preventScroll: true });
   }
 
@@ -211,11 +211,10 @@ export function show(page) {
   // Whoever is born while the answer is on its way is applied to it afterwards.
   let waiting = null;
   if (!at) {
-    page.on(live, "record", ({ detail }) => {
-      if (detail.type !== "event" && detail.type !== "sample") return;
-      if (waiting) waiting.push(detail);
+    page.on(live, "processes", ({ detail }) => {
+      if (waiting) waiting = waiting.concat(detail);
       else if (complete) {
-        tree.apply(detail);
+        for (const record of detail) tree.apply(record);
         dirty = true;
       }
     });
