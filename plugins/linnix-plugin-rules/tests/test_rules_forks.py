@@ -389,6 +389,23 @@ def test_a_window_stays_exact_and_small_when_everybody_forks():
     assert window.total == window.sampled == len(window._entries) == len(window._groups) == 1
 
 
+def test_forks_that_were_taken_back_make_room_for_others():
+    """However many came and went within the window, a tree that stays is found."""
+    window = EventWindow(10, "exit")
+    root = Process("b", 3, 3, None, "bomb", None, None)
+    tree = Process("b", 4, 4, None, "tree", None, None)
+    for n in range(3 * MAX_ENTRIES):
+        window.add(10**18 + n * 100_000, Process("b", n, n, root, "bomb", None, None), root)
+        window.entry.take_back("exit")
+        if n % 100 == 0:
+            window.add(10**18 + n * 100_000, tree, tree)
+    assert len(window._entries) <= MAX_ENTRIES
+    assert window.counts == {tree: 3 * MAX_ENTRIES // 100 + 1}
+    assert window.tree_of(tree).offender is tree
+    window.add(10**18 + 60 * 10**9, None, None)
+    assert window.total == window.sampled == len(window._entries) == len(window._groups) == 1
+
+
 @pytest.mark.parametrize("threshold", [500, 5000])
 def test_a_storm_of_distinct_forkers_is_still_a_runaway_tree(host, alerts_of, threshold):
     rule = RUNAWAY.replace("30", str(threshold))

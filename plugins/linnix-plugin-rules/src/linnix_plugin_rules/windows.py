@@ -64,6 +64,7 @@ class EventWindow:
         self._tick_ns = max(self.length_ns // TICKS, 1)
         self._tick = 0
         self._tick_ends_ns = 0
+        self._room_made = -1
         self._entries: deque[Entry] = deque()
         self._groups: dict[Hashable, Group] = {}
         #: That of the latest event; of nobody at the beginning of a tick.
@@ -131,7 +132,7 @@ class EventWindow:
 
     def _enter(self, actor: Process | None, key: Hashable) -> Entry:
         """The entry to count in from now on."""
-        if len(self._entries) >= MAX_ENTRIES:
+        if len(self._entries) >= MAX_ENTRIES and not self._make_room():
             actor = key = None
         group = self._groups.get(key)
         if group is None:
@@ -143,21 +144,40 @@ class EventWindow:
         self.entry = entry
         return entry
 
+    def _make_room(self) -> bool:
+        """Give up entries whose events were all taken back, once a tick at most."""
+        if self._room_made != self._tick:
+            self._room_made = self._tick
+            entries, self._entries = self._entries, deque()
+            for entry in entries:
+                # In one of this tick more may be counted.
+                if entry.count or entry.tick == self._tick:
+                    self._entries.append(entry)
+                else:
+                    self._leave(entry)
+        return len(self._entries) < MAX_ENTRIES
+
     def _advance(self, tick: int) -> None:
         self._tick = tick
         self._tick_ends_ns = (tick + 1) * self._tick_ns
         self.entry = self._nobody
         oldest = tick - TICKS
-        entries, groups = self._entries, self._groups
+        entries = self._entries
         while entries and entries[0].tick <= oldest:
-            entry = entries.popleft()
-            entry.window = None
-            group = entry.group
-            self.gone += entry.count
-            group.count -= entry.count
-            if not group.count and groups.get(group.key) is group:
-                group.entry = None  # It leads back to the group.
-                del groups[group.key]
+            self._leave(entries.popleft())
+
+    def _leave(self, entry: Entry) -> None:
+        """Count its events no more."""
+        entry.window = None
+        group = entry.group
+        self.gone += entry.count
+        group.count -= entry.count
+        latest = group.entry
+        if latest is not None and latest.tick == self._tick:
+            return  # More may be counted in it.
+        if not group.count and self._groups.get(group.key) is group:
+            group.entry = None  # It leads back to the group.
+            del self._groups[group.key]
 
     def main_origin(self) -> Process | None:
         """Where the groups are origins, that of most events of the heaviest tree, quickly."""
