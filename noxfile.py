@@ -222,13 +222,22 @@ def open_edition(session: nox.Session) -> None:
 
 @nox.session(name="demo-model", default=False)
 def demo_model(session: nox.Session) -> None:
-    """Train the demo model from nothing: ``nox -s demo-model -- OUT --recordings DIR``."""
+    """Train the demo model from nothing: ``nox -s demo-model -- OUT --recordings DIR``.
+
+    Without arguments, a quick run that shows that every step takes what the one before made.
+    """
     folder = ROOT / "plugins/linnix-plugin-demo-model"
     session.install("-r", str(folder / "training/requirements.txt"), _llama(session))
-    session.install("-r", "requirements.txt")
-    needed = ("insight", "models", "gguf", "openai", "llama-cpp", "demo-model")
+    needed = (
+        "heuristics", "insight", "rules", "models", "gguf", "openai", "llama-cpp", "demo-model",
+    )  # fmt: skip
     session.install(*_editable(".[testing]", *(f"plugins/linnix-plugin-{name}" for name in needed)))
-    session.run("python", "-m", "training", *session.posargs, env={"PYTHONPATH": str(folder)})
+    env = {"PYTHONPATH": str(folder)}
+    if session.posargs:
+        session.run("python", "-m", "training", *session.posargs, env=env)
+        return
+    session.install(*TEST_TOOLS)
+    session.run("pytest", "-s", str(folder / "tests/demo_model_training.py"), env=env)
 
 
 @nox.session(default=False)

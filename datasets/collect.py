@@ -15,7 +15,7 @@ import argparse
 import itertools
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,30 @@ EAGER = """
 """
 
 
-def labelled(recording: Recording, ask: Ask) -> Iterator[Example]:
-    """Every incident that the rules make of a recording and that is about one of its cases."""
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as eager:
-        eager.write(EAGER)
-        eager.flush()
-        files = {"shipped": None, "eager": Path(eager.name)}
-        engines = {name: Engine(read_rules(path).rules) for name, path in files.items()}
+#: What an example says of where it is from, by its case and the name of the rules.
+Notes = Callable[[Mapping[str, Any], str], str]
+
+
+def engines_of(files: Mapping[str, str]) -> dict[str, Engine]:
+    """The shipped rules, and those of these texts, by their names."""
+    found = {"shipped": Engine(read_rules(None).rules)}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            path = Path(folder) / f"{name}.yaml"
+            path.write_text(text)
+            found[name] = Engine(read_rules(path).rules)
+    return found
+
+
+def labelled(
+    recording: Recording, ask: Ask, engines: Mapping[str, Engine], notes: Notes, *,
+    most: int | None = None,
+) -> Iterator[Example]:  # fmt: skip
+    """Every incident that the rules make of a recording and that is about one of its cases.
+
+    Of incidents, ``eager`` rules tell nothing: their limits say nothing about one. Other rules than
+    the shipped ones are listened to where they name its class. ``most`` bounds what a case gives.
+    """
     table, surroundings = ProcessTable(), Surroundings()
     books = {
         name: IncidentBook(new_id=iter(map(str, range(10**6))).__next__, processes=table.view)
@@ -70,27 +87,29 @@ def labelled(recording: Recording, ask: Ask) -> Iterator[Example]:
         for name, engine in engines.items():
             for alert in engine.handle(batch):
                 case = cases.get(_owner(alert, list(cases.values()), recording.truth))
-                if case is None or (name == "eager" and case["kind"] is not None):
+                if case is None or (case["kind"] is not None and not case["happened"]):
                     continue
-                if case["kind"] is not None and not case["happened"]:
+                true = {case["kind"], *case["also"]}
+                heard = name == "shipped" or (name != "eager" and alert.class_ in true)
+                if case["kind"] is not None and not heard:
                     continue
                 for incident in books[name].add(alert):
                     if incident.change in ("opened", "worse"):
-                        yield made(incident, case, name)
+                        number = next(numbers[case["name"]])
+                        if most is None or number <= most:
+                            yield made(incident, case, name, number)
 
-    def made(incident: Incident, case: Mapping[str, Any], by: str) -> Example:
+    def made(incident: Incident, case: Mapping[str, Any], by: str, number: int) -> Example:
         request = build_request(incident, table.view, surroundings=surroundings)
-        kind = case["kind"]
         did_it = tuple(p.id for p in request.processes if _did_it(p.key, case))
-        drawn = ", ".join(f"{name} {value}" for name, value in case["drawn"].items())
         return make_example(
             anonymous(Bundle(request)),
             ask,
-            id=f"{recording.name[:4]}.{case['name']}.{next(numbers[case['name']])}",
-            label=Label(kind or "normal", tuple(case["also"]), did_it),
+            id=f"{recording.name[:4]}.{case['name']}.{number}",
+            label=Label(case["kind"] or "normal", tuple(case["also"]), did_it),
             family=case["family"],
             held_out=case["split"] == "held-out",
-            notes=f"{case['family']} ({drawn}), found by the {by} rules",
+            notes=notes(case, by),
         )
 
     for record in recording.records():
@@ -108,6 +127,12 @@ def _did_it(key: ProcessKey, case: Mapping[str, Any]) -> bool:
     return bool(case["kind"]) and (key.pid, key.start_ns) in seen and _is_offender(alert, case)
 
 
+def drawn_notes(case: Mapping[str, Any], by: str) -> str:
+    """What was drawn for the case, for whoever looks through."""
+    drawn = ", ".join(f"{name} {value}" for name, value in case["drawn"].items())
+    return f"{case['family']} ({drawn}), found by the {by} rules"
+
+
 def main() -> None:
     """Print a line for each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -117,7 +142,8 @@ def main() -> None:
     with opened(["heuristics"]) as (heuristics,):
         for recording in recordings(chosen.root):
             if chosen.split is None or recording.name.endswith(chosen.split):
-                for example in labelled(recording, heuristics.ask):
+                engines = engines_of({"eager": EAGER})
+                for example in labelled(recording, heuristics.ask, engines, drawn_notes):
                     print(dump_example(example), flush=True)
 
 

@@ -100,7 +100,7 @@ sed -e 's/HAVE/have/' -e 's/1$/yes/' confdefs.h > config.h; for n in $(seq 40); 
     return _script(text, 60)
 
 
-@family(None, held_out=True, needs=["cmake", "ninja", "g++"])
+@family(None, needs=["cmake", "ninja", "g++"])
 def cmake_build(draw: Draw) -> Plan:
     """cmake, which asks the compiler much, and ninja with C++."""
     count = draw.whole("files", 30, 60)
@@ -118,7 +118,7 @@ def cmake_build(draw: Draw) -> Plan:
     return _script(text, 90, prepare=prepare)
 
 
-@family(None, held_out=True, needs=["cargo"])
+@family(None, needs=["cargo"])
 def cargo_build(draw: Draw) -> Plan:
     """A Rust program, built for tests and for release."""
     functions = draw.whole("functions", 200, 800)
@@ -139,6 +139,65 @@ def cargo_build(draw: Draw) -> Plan:
     return _script(text, 80, prepare=prepare)
 
 
+@family(None, held_out=True, needs=["go"])
+def go_build(draw: Draw) -> Plan:
+    """A program in Go, with the parts of its library that it needs, from nothing; then its tests."""
+    package = draw.pick("package", "net/http", "encoding/json", "text/template")
+
+    def prepare(folder: Path) -> None:
+        (folder / "go.mod").write_text("module example.org/all\n\ngo 1.19\n")
+        (folder / "all.go").write_text(
+            f'package main\n\nimport _ "{package}"\n\nfunc main() {{}}\n'
+        )
+        (folder / "all_test.go").write_text(
+            'package main\n\nimport "testing"\n\n'
+            "func TestAll(t *testing.T) { main() }\n"
+            "func BenchmarkAll(b *testing.B) { for n := 0; n < b.N; n++ { main() } }\n"
+        )
+
+    text = "export HOME=$PWD GOCACHE=$PWD/cache GOTOOLCHAIN=local GOFLAGS=-mod=mod; for n in 1 2 3; do go build ./...; go vet ./...; go test -bench . ./...; go clean -cache; done"
+    return _script(text, 90, prepare=prepare)
+
+
+@family(None, held_out=True, needs=["pdflatex"])
+def tex_build(draw: Draw) -> Plan:
+    """A long document is set, as often as it takes until its references are right."""
+    pages = draw.whole("pages", 100, 500)
+
+    def prepare(folder: Path) -> None:
+        draw = random.Random(pages)
+        chapters = "".join(
+            f"\\section{{Part {n}}}\\label{{p{n}}} See \\ref{{p{draw.randrange(pages)}}}.\n"
+            + "".join(
+                f"{' '.join(draw.choices(_WORDS, k=90))} $\\sum_{{i=0}}^{{{k}}} x_i^2$.\n\n"
+                for k in range(6)
+            )
+            for n in range(pages)
+        )
+        head = "\\documentclass{article}\\begin{document}\\tableofcontents\n"
+        (folder / "all.tex").write_text(head + chapters + "\\end{document}\n")
+
+    text = "export HOME=$PWD; for n in 1 2 3 4 5 6; do rm -f all.aux all.toc; for k in 1 2 3; do pdflatex -interaction=batchmode all > /dev/null; done; sleep 1; done"
+    return _script(text, 60, prepare=prepare)
+
+
+@family(None, held_out=True, needs=["busybox", "unshare", "tar", "gzip"])
+def container_build(draw: Draw) -> Plan:
+    """An image of layers: a command in each, then the difference is packed and its sum is taken."""
+    layers, files = draw.pick("layers", 4, 8), draw.whole("files", 50, 400)
+    text = rf"""
+mkdir -p root/bin root/tmp root/dev; mknod -m 666 root/dev/urandom c 1 9; cp $(command -v busybox) root/bin/
+ldd root/bin/busybox | grep -o '/[^ ]*' | xargs -I % cp -L --parents % root; for n in $(root/bin/busybox --list); do ln -sf busybox root/bin/$n; done
+for n in $(seq {layers}); do
+  touch mark; sleep 1
+  unshare --mount --pid --fork chroot root /bin/sh -c "mkdir /tmp/$n; for k in \$(seq {files}); do head -c 3000 /dev/urandom > /tmp/$n/\$k; done; find / -xdev -type f | sort > /tmp/$n/list; cat /tmp/*/* | md5sum; tar -c /bin /tmp | gzip | wc -c"
+  find root -newer mark -type f | tar -c -T - | gzip > layer.$n; sha256sum layer.$n; du -s root
+done
+cat layer.* | sha256sum; tar -c --exclude=dev root | gzip -1 > image
+"""
+    return _script(text, 60)
+
+
 # --- packages -------------------------------------------------------------------------
 
 
@@ -156,7 +215,7 @@ for n in 1 2 3; do apt-get -s dist-upgrade > /dev/null; sleep 1; done
     return _script(text, 60, user=None)
 
 
-@family(None, held_out=True, needs=["apt-get", "dpkg"])
+@family(None, needs=["apt-get", "dpkg"])
 def apt_install(draw: Draw) -> Plan:
     """A small package is installed once more, for real, if nobody else installs one."""
     package = draw.pick("package", "hostname", "bsdutils", "ncurses-base")
@@ -186,7 +245,7 @@ def pip_install(draw: Draw) -> Plan:
     return _script(text, 80, prepare=prepare)
 
 
-@family(None, held_out=True)
+@family(None)
 def pip_build(draw: Draw) -> Plan:
     """A package with a part in C, built from its sources."""
     count = draw.whole("files", 10, 30)
@@ -225,6 +284,36 @@ def wheels(packages: str) -> None:
         mark.touch()
 
 
+@family(None, held_out=True, needs=["apt-get"])
+def apt_indices(draw: Draw) -> Plan:
+    """apt reads the indices of a mirror on this disk, and looks for what depends on what."""
+    count = draw.whole("packages", 10_000, 60_000)
+
+    def prepare(folder: Path) -> None:
+        draw = random.Random(count)
+        (folder / "mirror").mkdir()
+        with (folder / "mirror" / "Packages").open("w") as file:
+            for n in range(count):
+                needs = ", ".join(f"p{draw.randrange(count)}" for _ in range(4))
+                file.write(
+                    f"Package: p{n}\nVersion: 1.{n % 9}\nArchitecture: all\nMaintainer: a <a@b>\n"
+                    f"Depends: {needs}\nFilename: p{n}.deb\nSize: 1000\nSHA256: {n:064x}\n"
+                    f"Description: {' '.join(draw.choices(_WORDS, k=12))}\n\n"
+                )
+        (folder / "list").write_text(f"deb [trusted=yes] file:{folder}/mirror ./\n")
+
+    text = """
+mkdir -p lists/partial cache/archives/partial; touch status
+o="-o Dir::Etc::SourceList=$PWD/list -o Dir::Etc::SourceParts=/dev/null -o Dir::State::Lists=$PWD/lists -o Dir::State::status=$PWD/status -o Dir::Cache=$PWD/cache -o APT::Sandbox::User=root"
+for n in 1 2 3; do
+  rm -rf lists/*_Packages; apt-get $o update; apt-cache $o search word | wc -l; apt-cache $o stats > /dev/null
+  for k in 1 20 300 4000; do apt-cache $o rdepends p$k | wc -l; apt-cache $o show p$k > /dev/null; apt-get $o -s install p$k | tail -n 1; done
+  apt-cache $o dump | md5sum; apt-cache $o unmet | wc -l; sleep 2
+done
+"""
+    return _script(text, 60, prepare=prepare)
+
+
 # --- tests ----------------------------------------------------------------------------
 
 
@@ -239,7 +328,7 @@ def python_tests(draw: Draw) -> Plan:
     return _script(f"{PYTHON} -m test -q {tests}; {PYTHON} -m test -q test_shelve test_glob", 75)
 
 
-@family(None, held_out=True)
+@family(None)
 def parallel_tests(draw: Draw) -> Plan:
     """Tests in several processes at once, a process for each."""
     tests = draw.pick(
@@ -250,7 +339,7 @@ def parallel_tests(draw: Draw) -> Plan:
     return _script(f"{PYTHON} -m test -q -j{draw.pick('jobs', 2, 4)} {tests}", 90)
 
 
-@family(None, held_out=True)
+@family(None)
 def pytest_suite(draw: Draw) -> Plan:
     """A suite with properties, which computes much."""
     where = Path(__file__).parent.parent
@@ -278,7 +367,7 @@ def find_walk(draw: Draw) -> Plan:
     return _script(str(text), 60)
 
 
-@family(None, held_out=True, needs=["grep"])
+@family(None, needs=["grep"])
 def grep_tree(draw: Draw) -> Plan:
     """Text is looked for in many files."""
     text = draw.pick(
@@ -303,7 +392,7 @@ def compress(draw: Draw) -> Plan:
     return _script(f"{tool} < in > out; ls -l out; {tool} -dc < out | cksum", 90, prepare=prepare)
 
 
-@family(None, held_out=True, needs=["tar"])
+@family(None, needs=["tar"])
 def archive(draw: Draw) -> Plan:
     """A backup of a tree, unpacked again."""
     flag = draw.pick("flag", "--gzip", "--zstd", "--xz", "")
@@ -324,7 +413,7 @@ def git_gc(draw: Draw) -> Plan:
     return _script(text, 70)
 
 
-@family(None, held_out=True, needs=["git"])
+@family(None, needs=["git"])
 def git_commits(draw: Draw) -> Plan:
     """A script that commits again and again, and looks at the history."""
     count = draw.whole("commits", 100, 400)
@@ -369,6 +458,100 @@ def copy_tree(draw: Draw) -> Plan:
     return _script(text, 60)
 
 
+@family(None, held_out=True, needs=["rsync"])
+def rsync_backups(draw: Draw) -> Plan:
+    """A tree is mirrored each time anew: what has changed is copied, the rest is linked."""
+    where = draw.pick("where", "/usr/share", "/usr/lib/gcc", "/usr/include", "/usr/share/doc")
+    flags = draw.pick("flags", "-a", "-a --checksum", "-az")
+    text = (
+        f"rsync -a {where}/ t; mkdir b0; for n in 1 2 3 4 5 6; do find t -type f | head -n $((n * 40)) | xargs touch;"
+        f" rsync {flags} --link-dest=../b$((n - 1)) t/ b$n; [ $n -gt 3 ] && rm -rf b$((n - 3)); du -s b$n; sleep 2; done"
+    )
+    return _script(text, 60)
+
+
+@family(None, held_out=True, needs=["tar", "zstd", "openssl", "mksquashfs"])
+def encrypted_backup(draw: Draw) -> Plan:
+    """A backup that is packed, encrypted, cut into pieces and looked at again; or an image of a tree."""
+    where = draw.pick(
+        "where", "/usr/include", "/usr/share/doc", "/usr/share/perl", "/usr/lib/python3"
+    )
+    packer = draw.pick("packer", "zstd -T2", "zstd -9", "xz -T2 -1")
+    text = (
+        f"for n in 1 2 3; do tar -c {where} 2> /dev/null | {packer} | openssl enc -aes-256-cbc -pbkdf2 -k x | split -b 4M - part.;"
+        " sha256sum part.* > sums; sha256sum -c --quiet sums;"
+        f" cat part.* | openssl enc -d -aes-256-cbc -pbkdf2 -k x | {packer} -d | tar -t | wc -l;"
+        f" mksquashfs {where} image -comp gzip -no-progress > /dev/null; unsquashfs -no-progress -d t image > /dev/null; rm -rf t image part.*; sleep 2; done"
+    )
+    return _script(text, 80)
+
+
+@family(None, held_out=True, needs=["git"])
+def git_rewrite(draw: Draw) -> Plan:
+    """A history is imported, changed commit by commit with a shell for each, and checked."""
+    commits = draw.whole("commits", 200, 800)
+
+    def prepare(folder: Path) -> None:
+        with (folder / "stream").open("w") as file:
+            for n in range(1, commits + 1):
+                text = f"{n}\n" * 200
+                file.write(
+                    f"commit refs/heads/main\nmark :{n}\ncommitter a <a@b> {1_700_000_000 + n} +0000\ndata 2\nm\n"
+                    + (f"from :{n - 1}\n" if n > 1 else "")
+                    + f"M 100644 inline f{n % 50}\ndata {len(text)}\n{text}\n"
+                )
+
+    text = (
+        "export HOME=$PWD FILTER_BRANCH_SQUELCH_WARNING=1; git init -q -b main r && cd r && git config user.email a@b && git config user.name a;"
+        " git fast-import --quiet < ../stream && git reset -q --hard; for word in m n o; do WORD=$word git filter-branch -f --msg-filter 'sed s/^/$WORD/' HEAD~120..HEAD > /dev/null; done;"
+        " git format-patch -q -o p HEAD~60; git checkout -q -b other HEAD~60; git am -q p/*; git bundle create -q b --all; git clone -q b c; git -C c fsck --full; git -C c log -p --stat | md5sum"
+    )
+    return _script(text, 60, prepare=prepare)
+
+
+@family(None, held_out=True, needs=["logrotate"])
+def log_rotation(draw: Draw) -> Plan:
+    """A service that writes its log, and logrotate, which packs what is old."""
+    rate, keep = draw.whole("kb_per_s", 200, 4000), draw.pick("keep", 2, 5)
+    text = f"""
+mkdir -m 755 logs
+(while :; do head -c {rate // 4}k /dev/urandom | base64 >> logs/app.log; sleep 0.25; done) &
+printf '%s {{\n rotate {keep}\n compress\n delaycompress\n copytruncate\n missingok\n size 1k\n}}\n' $PWD/logs/app.log > conf; chmod 644 conf
+for n in 1 2 3 4 5 6; do sleep 8; logrotate -s state conf; ls -l logs > /dev/null; done; kill %1
+"""
+    return _script(text, 60)
+
+
+@family(None, held_out=True, needs=["gawk", "sort", "join"])
+def awk_report(draw: Draw) -> Plan:
+    """The report of a day's log: sums by name, a join, the largest ones."""
+    size = draw.whole("mb", 30, 120)
+
+    def prepare(folder: Path) -> None:
+        _text(folder / "log", size)
+
+    text = """
+for n in 1 2 3; do
+  gawk '{ k = $1 " " $2 " " $3; c[k]++; s[k] += $10; last[$10 % 1000] = $0 } END { PROCINFO["sorted_in"] = "@val_num_desc"; for (k in c) print k, c[k], s[k] / c[k] }' log > sums
+  gawk -F' ' '{ print $1 "-" $4, $10 }' log | sort -S 100M > a; gawk '{ n[$1] += $2 } END { for (k in n) print k, n[k] }' a | sort > b
+  join a b | gawk '$2 > 0.5 { h[int($2 * 100)]++ } END { for (k in h) print k, h[k] }' | sort -n > histogram; sleep 1
+done
+"""
+    return _script(text, 70, prepare=prepare)
+
+
+@family(None, held_out=True, needs=["gm"])
+def pictures(draw: Draw) -> Plan:
+    """Photographs are made smaller, one after the other or two at once."""
+    count, width = draw.whole("pictures", 15, 60), draw.pick("at_once", 1, 2)
+    text = (
+        "gm convert -size 1600x1200 plasma:red-blue in.png;"
+        f" seq {count} | xargs -n 1 -P {width} sh -c 'gm convert in.png -rotate $0 -resize 800x600 -sharpen 0x1 -quality 85 out.$0.jpg; gm identify out.$0.jpg; gm convert out.$0.jpg -resize 160x120 thumb.$0.jpg';"
+        " gm montage thumb.*.jpg sheet.jpg; ls -l | wc -l"
+    )
+    return _script(text, 70)
+
+
 # --- services -------------------------------------------------------------------------
 
 
@@ -396,7 +579,7 @@ for n in $(seq 20); do sqlite3 db "SELECT max(b) FROM t WHERE a > $n" > /dev/nul
     return _script(text, 60)
 
 
-@family(None, held_out=True, needs=["/usr/lib/postgresql/15/bin/initdb", "setpriv"])
+@family(None, needs=["/usr/lib/postgresql/15/bin/initdb", "setpriv"])
 def postgres(draw: Draw) -> Plan:
     """A database server starts for the first time and works."""
     scale, clients = draw.pick("scale", 3, 10), draw.pick("clients", 2, 8, 20)
@@ -459,7 +642,7 @@ def monitoring(draw: Draw) -> Plan:
     return _script(text, 60)
 
 
-@family(None, held_out=True, needs=["java", "javac"])
+@family(None, needs=["java", "javac"])
 def java_start(draw: Draw) -> Plan:
     """A virtual machine that starts, compiles and collects garbage."""
 
@@ -475,7 +658,7 @@ def java_start(draw: Draw) -> Plan:
     return _script(f"javac A.java; java -Xmx{heap} A; java -Xmx{heap} A", 70, prepare=prepare)
 
 
-@family(None, held_out=True, needs=["node"])
+@family(None, needs=["node"])
 def node_server(draw: Draw) -> Plan:
     """A server of another kind, with a cache that is emptied now and then."""
     text = (
@@ -488,7 +671,7 @@ def node_server(draw: Draw) -> Plan:
     return Plan(("node", "-e", text), 50, limit_bytes=LIMIT)
 
 
-@family(None, held_out=True)
+@family(None)
 def data_analysis(draw: Draw) -> Plan:
     """A batch job: it reads, computes and writes, again and again."""
     rows = draw.whole("rows", 50_000, 300_000)
@@ -514,3 +697,150 @@ def deploy_script(draw: Draw) -> Plan:
         " [ $((n % 25)) = 0 ] && sleep 1; done; cat d.* | sort | uniq -c | sort -n | tail > out"
     )
     return _script(text, 60)
+
+
+@family(None, held_out=True, needs=["redis-server", "redis-benchmark", "redis-cli"])
+def redis(draw: Draw) -> Plan:
+    """A store in memory starts, is filled, asked, saved in the background, and emptied."""
+    keys, size = draw.whole("keys", 20_000, 100_000), draw.pick("bytes", 50, 500, 1000)
+    clients = draw.pick("clients", 4, 20)
+    text = f"""
+redis-server --port 0 --unixsocket $PWD/s --dir $PWD --save '' --appendonly yes --appendfsync everysec --daemonize no > log &
+for n in $(seq 40); do redis-cli -s s ping > /dev/null 2>&1 && break; sleep 0.25; done
+for n in 1 2 3; do
+  redis-benchmark -s s -q -r {keys} -n {keys} -c {clients} -d {size} -t set,get,lpush,lrange_100 > out; redis-cli -s s bgsave
+  sleep 4; redis-cli -s s info memory > /dev/null; redis-cli -s s bgrewriteaof; sleep 4; redis-cli -s s del mylist
+done
+redis-cli -s s flushall; sleep 2; redis-cli -s s shutdown nosave
+"""
+    return _script(text, 70)
+
+
+@family(None, held_out=True, needs=["memcached", "ruby"])
+def memcached(draw: Draw) -> Plan:
+    """A cache that fills up to its own limit and throws away the oldest from then on."""
+    most, rate = draw.pick("mb", 64, 128, 256), draw.pick("mb_per_s", 3, 8, 30)
+    text = (
+        "require 'socket'; sleep 1; s = UNIXSocket.new('s'); e = Time.now + 50; n = 0; t = Time.now;"
+        " while Time.now < e; n += 1; s.write(%(set k#{n} 0 0 5000\\r\\n#{'x' * 5000}\\r\\n)); s.gets;"
+        " s.write(%(get k#{rand(n) + 1}\\r\\n)); nil until s.gets.start_with?('END');"
+        f" ahead = n / {int(str(rate)) * 200}.0 - (Time.now - t); sleep ahead if ahead > 0; end"
+    )
+    user = "-u root" if draw.pick("as", "root", "nobody") == "root" else "-u nobody"
+    return _script(
+        f'memcached {user} -s $PWD/s -a 777 -m {most} & ruby -e "{text}"; kill %1; wait', 60
+    )
+
+
+@family(None, held_out=True, needs=["nginx", "ab"])
+def nginx(draw: Draw) -> Plan:
+    """A web server under load that takes a new configuration three times meanwhile."""
+    clients, workers = draw.pick("clients", 2, 10, 40), draw.pick("workers", 1, 4)
+    text = f"""
+port=$((20000 + $$ % 20000)); mkdir -p www logs; for n in $(seq 50); do head -c $((n * 2000)) /dev/urandom | base64 > www/$n.html; done
+cat > conf <<EOF
+user root; worker_processes {workers}; daemon off; pid $PWD/pid; error_log $PWD/logs/error; events {{ worker_connections 512; }}
+http {{ access_log $PWD/logs/access; gzip on; server {{ listen 127.0.0.1:$port; root $PWD/www; }} }}
+EOF
+/usr/sbin/nginx -p $PWD -e logs/error -c $PWD/conf & sleep 1
+for n in 1 2 3; do ab -q -t 11 -n 1000000 -c {clients} -H 'Accept-Encoding: gzip' http://127.0.0.1:$port/$((n * 10)).html > out.$n; kill -HUP $(cat pid); sleep 3; done
+kill -QUIT $(cat pid); wait
+"""
+    return _script(text, 60)
+
+
+@family(None, held_out=True, needs=["php", "ab"])
+def php_application(draw: Draw) -> Plan:
+    """An application with several workers that sorts, renders and keeps sessions in files."""
+    workers, clients = draw.pick("workers", 2, 4), draw.pick("clients", 1, 4)
+
+    def prepare(folder: Path) -> None:
+        (folder / "index.php").write_text(
+            "<?php session_save_path(__DIR__); session_start(); $_SESSION['n'] = ($_SESSION['n'] ?? 0) + 1;"
+            " $rows = []; for ($i = 0; $i < 2000; $i++) $rows[] = ['id' => $i, 'name' => md5((string)$i)];"
+            " usort($rows, fn($a, $b) => strcmp($a['name'], $b['name']));"
+            " echo '<ul>', implode('', array_map(fn($r) => '<li>' . htmlspecialchars($r['name']), $rows)), '</ul>';"
+        )
+
+    text = f"""
+port=$((20000 + $$ % 20000)); PHP_CLI_SERVER_WORKERS={workers} php -S 127.0.0.1:$port > log 2>&1 & server=$!; sleep 1
+for n in 1 2 3 4; do ab -q -t 9 -n 100000 -c {clients} http://127.0.0.1:$port/ > out; sleep 2; done; kill $server; ls | wc -l
+"""
+    return _script(text, 60, prepare=prepare)
+
+
+@family(None, held_out=True)
+def database_checkpoints(draw: Draw) -> Plan:
+    """An application whose database takes a few transactions a second, with checkpoints and a backup."""
+    rate, rows = draw.pick("per_s", 5, 20), draw.whole("rows", 20, 300)
+    text = (
+        "import os, random, sqlite3, time\ndb = sqlite3.connect('db', isolation_level=None)\n"
+        "db.execute('PRAGMA journal_mode = WAL'); db.execute('PRAGMA wal_autocheckpoint = 0')\n"
+        "db.execute('CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT, c BLOB)'); db.execute('CREATE INDEX i ON t (b)')\n"
+        "begin, n = time.monotonic(), 0\nwhile time.monotonic() < begin + 52:\n n += 1\n db.execute('BEGIN')\n"
+        f" db.executemany('INSERT INTO t (b, c) VALUES (?, ?)', [(os.urandom(8).hex(), os.urandom(600)) for _ in range({rows})])\n"
+        " db.execute('UPDATE t SET b = b || 1 WHERE a % 97 = ?', (n % 97,)); db.execute('COMMIT')\n"
+        f" if n % {5 * int(str(rate))} == 0: db.execute('PRAGMA wal_checkpoint(TRUNCATE)'); db.execute('DELETE FROM t WHERE a % 5 = 0')\n"
+        f" time.sleep(max(0, begin + n / {rate} - time.monotonic()))\n"
+        "db.execute('VACUUM INTO ?', ('backup',)); db.execute('VACUUM'); db.execute('PRAGMA integrity_check')\n"
+    )
+    return Plan((PYTHON, "-c", text), 65, limit_bytes=LIMIT)
+
+
+@family(None, held_out=True, needs=[str(Path(PYTHON).with_name("numpy-config"))])
+def numpy_batches(draw: Draw) -> Plan:
+    """Arrays that grow, and what is computed of them; each batch gives its memory back."""
+    rows = draw.whole("mb", 100, 600) * 1250 // 20
+    text = (
+        "import numpy, time\nr = numpy.random.default_rng(1)\nend = time.time() + 50\nbatch = 0\n"
+        "while time.time() < end:\n batch += 1\n parts = []\n"
+        f" for n in range(20):\n  parts.append(r.standard_normal(({rows}, 100)))\n  time.sleep(0.15)\n"
+        " a = numpy.concatenate(parts)\n c = numpy.cov(a, rowvar=False); w, v = numpy.linalg.eigh(c)\n"
+        " a.sort(axis=1); print(batch, w[-1], a.mean(), flush=True)\n"
+        " if batch % 2: numpy.save('a.npy', a[::10])\n del parts, a\n time.sleep(2)\n"
+    )
+    threads = str(draw.pick("threads", 1, 2))
+    return Plan(
+        (PYTHON, "-c", text), 75, limit_bytes=LIMIT,
+        env={"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
+    )  # fmt: skip
+
+
+@family(None, held_out=True, needs=["ruby", "gzip", "openssl"])
+def mail_batches(draw: Draw) -> Plan:
+    """Every few seconds a batch of mails is rendered, packed, signed and delivered, each by small programs."""
+    mails, pause = draw.whole("mails", 5, 25), draw.pick("pause", 5, 9)
+    text = f"""
+mkdir tmp new; openssl genrsa -out key 2048 2> /dev/null
+for r in 1 2 3 4 5; do
+  for n in $(seq {mails}); do
+    id=$(date +%s%N); ruby -e 'puts "To: x@y", "", "Dear #{{ARGV[0]}}", "word " * 2000' $n > tmp/$id
+    gzip < tmp/$id | base64 > tmp/$id.gz; openssl dgst -sha256 -sign key -out tmp/$id.sig tmp/$id; mv tmp/$id* new/
+  done
+  ls new | wc -l; find new -name '*.sig' -size +1k; sleep {pause}
+done
+"""
+    return _script(text, 80)
+
+
+@family(None, held_out=True, needs=["expect"])
+def interactive_session(draw: Draw) -> Plan:
+    """Somebody at a terminal: a command, a look at what it says, the next one."""
+    pause = draw.pick("pause_ms", 400, 1000, 2000)
+    text = (
+        "set timeout 20\nspawn bash --norc -i\nset commands {{ls -la /etc} {ps aux | head} {cd /usr/share/doc} {ls | wc -l}"
+        " {grep -rl license . | head -n 50} {history | tail} {df -h} {find . -name 'c*' | wc -l} {for f in *; do wc -c < $f/copyright; done | sort | uniq -c | head}"
+        " {top -b -n 2 | head -n 20} {du -s /usr/include} {perl -e 'print 2 ** 10'} {vmstat 1 3} {cat /proc/meminfo}}\n"
+        "set end [expr {[clock seconds] + 50}]\nwhile {[clock seconds] < $end} {\n foreach command $commands {\n"
+        "  foreach c [split $command {}] { send -- $c; after 20 }\n  send {; echo rea''dy}; send \\r\n  expect ready\n"
+        f"  after {pause}\n  if {{[clock seconds] >= $end}} break\n }}\n}}\nsend exit\\r\nexpect eof\n"
+    )
+
+    def prepare(folder: Path) -> None:
+        (folder / "session").write_text(text)
+
+    return _script(
+        "export TERM=dumb HISTFILE=/dev/null; expect session > typescript; tail -n 3 typescript",
+        60,
+        prepare=prepare,
+    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from email.message import Message
+from email.parser import HeaderParser
 from importlib import metadata
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from linnix_core.__about__ import __version__
 from linnix_core.errors import PluginError
@@ -37,6 +38,7 @@ class PluginRecord(NamedTuple):
 
     ``state`` is ``available`` or ``unavailable``; in the latter case ``code`` is
     ``blocked``, ``incompatible``, ``conflict`` or ``metadata`` and ``reason`` a sentence.
+    ``given`` is the plugin itself, where it is at hand and need not be imported.
     """
 
     kind: str
@@ -49,7 +51,7 @@ class PluginRecord(NamedTuple):
     state: Literal["available", "unavailable"] = "available"
     code: str = ""
     reason: str = ""
-    entry_point: metadata.EntryPoint | None = None
+    given: Any = None
 
     @property
     def source(self) -> str:
@@ -80,16 +82,15 @@ class Catalog:
         records: list[PluginRecord] = []
         seen: set[str] = set()
         for distribution in found:
-            # Parsing METADATA is what costs; most distributions have nothing for us.
-            offered = _offered(distribution)
+            offered = _text(distribution, "entry_points.txt")
             if "[linnix." not in offered:
                 continue
             try:
-                described = distribution.metadata
-                name = described["Name"] or "unknown"
+                described = _described(distribution)
+                name = described["Name"]
                 blocked = allowed is not None and _normal(name) not in allowed
                 if _normal(name) not in seen:
-                    records += _records_of(distribution.entry_points, described, name, blocked)
+                    records += _records_of(distribution.entry_points, described, blocked)
                 # Of two copies on the path, imports find the first; so do we.
                 seen.add(_normal(name))
             except Exception as error:  # noqa: BLE001 - whoever wrote it, the others are fine
@@ -137,26 +138,42 @@ class Catalog:
         elsewhere = [r.kind for r in self._records if r.name == name and r.kind != kind]
         if elsewhere:
             return f"{said} (it is one of the {elsewhere[0]})"
-        close = difflib.get_close_matches(name, [r.name for r in self.of_kind(kind)], n=1)
+        close = _close(name, [r.name for r in self.of_kind(kind)])
         return f"{said}; did you mean {close[0]!r}?" if close else said
 
     def _remedy(self, kind: str, name: str) -> str | None:
         if not _NAME.fullmatch(name):
             return "names are made of small letters, digits and dashes"
-        near = difflib.get_close_matches(name, [r.name for r in self.of_kind(kind)], n=1)
+        near = _close(name, [r.name for r in self.of_kind(kind)])
         installed = any(record.name == name for record in self._records)
         return None if near or installed else f"pip install linnix-plugin-{name}"
+
+
+def _close(name: str, names: Sequence[str]) -> list[str]:
+    import difflib
+
+    return difflib.get_close_matches(name, names, n=1)
 
 
 def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).strip().lower()
 
 
-def _offered(distribution: metadata.Distribution) -> str:
+def _text(distribution: metadata.Distribution, name: str) -> str:
+    """A file of metadata; nothing where it is not, or is no text."""
     try:
-        return distribution.read_text("entry_points.txt") or ""
+        return distribution.read_text(name) or ""
     except ValueError:
         return ""
+
+
+def _described(distribution: metadata.Distribution) -> Message:
+    """The head of its metadata. What follows is a readme, and parsing that is what costs."""
+    text = _text(distribution, "METADATA") or _text(distribution, "PKG-INFO")
+    described = HeaderParser().parsestr(text.partition("\n\n")[0])
+    if not described["Name"]:
+        raise ValueError("there is no METADATA with a name")
+    return described
 
 
 def _unreadable(
@@ -174,45 +191,43 @@ def _unreadable(
                 version="unknown",
                 state="unavailable",
                 code="metadata",
-                reason=f"the metadata in {folder} cannot be read: {type(error).__name__}: {error}",
+                reason=f"the metadata in {folder} cannot be read: {error}",
             )
 
 
 def _records_of(
-    entry_points: Iterable[metadata.EntryPoint],
-    described: metadata.PackageMetadata,
-    name: str,
-    blocked: bool,
+    entry_points: Iterable[metadata.EntryPoint], described: Message, blocked: bool
 ) -> Iterator[PluginRecord]:
-    version = described["Version"] or "unknown"
+    distribution, version = described["Name"], described["Version"] or "unknown"
     requires, obstacle = _core_requirement(described.get_all("Requires-Dist") or ())
     for entry_point in entry_points:
+        name = entry_point.name
         prefix, _, kind = entry_point.group.partition(".")
         if prefix != "linnix" or kind not in GROUPS:
             continue
         code, reason = "", ""
         if blocked:
-            code, reason = "blocked", f"{name} is not among those that LINNIX_PLUGINS allows"
+            code = "blocked"
+            reason = f"{distribution} is not among those that LINNIX_PLUGINS allows"
         elif obstacle:
-            code, reason = obstacle[0], f"{name} {version} {obstacle[1]}"
-        elif not _NAME.fullmatch(entry_point.name):
+            code, reason = obstacle[0], f"{distribution} {version} {obstacle[1]}"
+        elif not _NAME.fullmatch(name):
             code = "metadata"
             reason = (
-                f"{name} calls it {entry_point.name!r}: names are made of small letters, "
+                f"{distribution} calls it {name!r}: names are made of small letters, "
                 "digits and dashes"
             )
         yield PluginRecord(
             kind=kind,
-            name=entry_point.name,
+            name=name,
             value=entry_point.value,
-            distribution=name,
+            distribution=distribution,
             version=version,
             summary=described["Summary"] or "",
             requires=requires,
             state="unavailable" if code else "available",
             code=code,
             reason=reason,
-            entry_point=entry_point,
         )
 
 
@@ -264,17 +279,17 @@ def _release(version: str) -> tuple[int, ...]:
 
 def _with_conflicts(records: list[PluginRecord]) -> Iterator[PluginRecord]:
     """Mark records that share kind and name: the order of the path must not decide."""
+    rivals: dict[tuple[str, str], list[str]] = {}
     for record in records:
-        rivals = sorted(
-            other.source
-            for other in records
-            if (other.kind, other.name) == (record.kind, record.name) and other.code != "blocked"
-        )
-        if len(rivals) > 1 and not record.code:
+        if record.code != "blocked":
+            rivals.setdefault((record.kind, record.name), []).append(record.source)
+    for record in records:
+        sources = rivals.get((record.kind, record.name), [])
+        if len(sources) > 1 and not record.code:
             yield record._replace(
                 state="unavailable",
                 code="conflict",
-                reason=f"{' and '.join(rivals)} both offer {record.kind}.{record.name}",
+                reason=f"{' and '.join(sorted(sources))} both offer {record.kind}.{record.name}",
             )
         else:
             yield record

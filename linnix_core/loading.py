@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import threading
-from importlib.metadata import EntryPoint
 from typing import Any
-
-from stevedore.driver import DriverManager
 
 from linnix_core.catalog import PluginRecord
 from linnix_core.errors import PluginError
 
 __all__ = ["load"]
-
-
-class _CatalogDriver(DriverManager[Any]):
-    """A driver manager that is given its entry point instead of looking for it.
-
-    So nothing else is imported, and stevedore's cache on disk, which serves a stale list
-    for minutes after a reinstall, is never asked.
-    """
-
-    def __init__(self, record: PluginRecord, entry_point: EntryPoint) -> None:
-        self._given = entry_point
-        super().__init__(
-            namespace=f"linnix.{record.kind}",
-            name=record.name,
-            on_missing_entrypoints_callback=None,
-        )
-
-    def list_entry_points(self) -> list[EntryPoint]:
-        return [self._given]
 
 
 def load(record: PluginRecord) -> Any:
@@ -39,11 +19,12 @@ def load(record: PluginRecord) -> Any:
     Raises `PluginError` with the code ``import`` for whatever goes wrong while importing,
     ``SystemExit`` included: the module of a plugin cannot end the run.
     """
-    if record.entry_point is None:
+    if record.given is not None:
+        return record.given
+    if not record.value:
         raise PluginError("metadata", f"{record.source} has no entry point to load")
     try:
-        # Not ``.driver``: that returns something else for a falsy object.
-        return _CatalogDriver(record, record.entry_point).extensions[0].plugin
+        return _command(record) if record.kind == "commands" else _plugin(record)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and _is_main_thread():
             raise
@@ -51,6 +32,20 @@ def load(record: PluginRecord) -> Any:
             "import",
             f"{record.value} of {record.source} cannot be imported: {describe(error)}",
         ) from error
+
+
+def _plugin(record: PluginRecord) -> Any:
+    from linnix_core.driver import CatalogDriver
+
+    # Not ``.driver``: that returns something else for a falsy object.
+    return CatalogDriver(record).extensions[0].plugin
+
+
+def _command(record: PluginRecord) -> Any:
+    """One command, for which somebody waits: importing stevedore takes longer than most do."""
+    module, _, attributes = record.value.partition("[")[0].partition(":")
+    found = importlib.import_module(module.strip())
+    return functools.reduce(getattr, filter(None, attributes.strip().split(".")), found)
 
 
 def describe(error: BaseException) -> str:

@@ -7,9 +7,9 @@ that returns the model's text, and hands it to `ask`:
     def linnix_reason(self, request):
         return ask(request, self._complete)
 
-What a process can choose is hostile here. A prompt holds ids, numbers, and of a process the
-name of its executable, reduced to the characters and the length of a word; command lines
-only where somebody asked for them, after everything else, as JSON within a random mark.
+What a process can choose is hostile here. A prompt holds ids and numbers. Only where somebody
+asked for them it has the names of executables, each reduced to the characters and the length of
+a word, and command lines, after everything else, as JSON within a random mark.
 And whatever a model says, its answer is made of the ids that it was given.
 """
 
@@ -122,13 +122,18 @@ _REPAIR = "That is no valid answer: {error}. Reply again with one JSON object an
 
 
 def render_prompt(
-    request: ReasonRequest, *, arguments: bool = False, sentence: bool = False
+    request: ReasonRequest,
+    *,
+    names: bool = False,
+    arguments: bool = False,
+    sentence: bool = False,
 ) -> list[Message]:
     """A system message with the task, and a user message with the data of the request.
 
     With ``sentence`` the model may word the insight; it is believed only as far as
-    `linnix_core.grounding` says. ``arguments`` adds the command lines of the incident's
-    tree; without them the same request always makes the same messages.
+    `linnix_core.grounding` says. ``names`` shows what the executables of processes are called,
+    ``arguments`` adds the command lines of the incident's tree: both are chosen by whoever starts
+    a process. Without them, requests that differ in nothing but that make the same messages.
     """
     system = _INSTRUCTIONS.format(
         classes=", ".join(request.classes),
@@ -139,7 +144,8 @@ def render_prompt(
     detected = request.incident.class_ or "unknown"
     user = [f"detected: {detected}", "", "facts:", *map(_fact_line, request.facts)]
     if request.processes:
-        user += ["", "processes:", process_table(request.processes)]
+        shown = request.processes if names else tuple(map(_nameless, request.processes))
+        user += ["", "processes:", process_table(shown)]
         subject = request.incident.subject.key
         named = next((p.id for p in request.processes if p.key == subject), None)
         if named is not None:
@@ -199,6 +205,10 @@ def spoken_name(process: RequestProcess) -> str:
     name = (process.exe or "").removesuffix(" (deleted)").rpartition("/")[2] or process.comm
     word = _NOT_IN_A_NAME.sub("?", name[: MAX_NAME * 4])[:MAX_NAME]
     return word if any(map(str.isalnum, word)) else "unnamed"
+
+
+def _nameless(process: RequestProcess) -> RequestProcess:
+    return attrs.evolve(process, comm="", exe=None)
 
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._+@-]+")
@@ -282,6 +292,7 @@ def ask(
     request: ReasonRequest,
     complete: Complete,
     *,
+    names: bool = False,
     arguments: bool = False,
     sentence: bool = False,
 ) -> Answer:
@@ -292,7 +303,7 @@ def ask(
     `BadAnswer` where the second reply is no answer either, or no time is left for one.
     """
     deadline = time.monotonic() + request.timeout_s
-    messages = render_prompt(request, arguments=arguments, sentence=sentence)
+    messages = render_prompt(request, names=names, arguments=arguments, sentence=sentence)
     schema = answer_schema(request, sentence=sentence)
     reply = complete(messages, schema, request.timeout_s)
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,26 @@ def test_without_plugins_the_catalog_is_empty(site):
 def test_the_real_path_is_scanned_by_default(site, monkeypatch):
     monkeypatch.syspath_prepend(str(offer(site, "linnix-plugin-unheard-of", "unheard-of")))
     assert Catalog.scan().find("handlers", "unheard-of").distribution == "linnix-plugin-unheard-of"
+
+
+def test_a_zip_file_on_the_path_is_searched_and_a_broken_one_is_nothing(site, tmp_path):
+    wheel, broken = tmp_path / "fake.whl", tmp_path / "broken.whl"
+    offer(site)
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file in site.rglob("*"):
+            if file.is_file():
+                archive.write(file, file.relative_to(site).as_posix())
+    broken.write_bytes(b"PK")
+    assert only(scan(broken, tmp_path / "nowhere", wheel)).source == "linnix-plugin-fake 1.0"
+
+
+@pytest.mark.parametrize("value", ["m:A.b", " m : A.b [extra]", "m:A.b[extra]"])
+def test_the_value_of_an_entry_point_may_have_dots_blanks_and_extras(linnix_distribution, value):
+    folder = linnix_distribution(
+        entry_points={"linnix.commands": {"a": value}, "linnix.handlers": {"a": value}},
+        modules={"m.py": "class A: b = 7"},
+    )
+    assert [load(record) for record in scan(folder)] == [7, 7]
 
 
 # --- conflicts ----------------------------------------------------------------------------

@@ -386,7 +386,7 @@ def test_without_plugins_the_list_says_how_to_begin(tmp_path):
     # Nothing less than another environment has none, so the scan is told to find nothing.
     code = """if True:
         from linnix_core import catalog, cli
-        catalog.metadata.distributions = lambda **where: []
+        catalog.Catalog.scan = classmethod(lambda cls: cls())
         cli.main(["plugins", "list"])
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -122,9 +122,23 @@ def test_words_of_rules_and_plugins_stay_on_their_line(text):
 
 
 @pytest.mark.parametrize("class_", CLASSES)
-def test_no_order_is_in_a_prompt_as_it_was_given(class_):
+def test_by_default_a_prompt_is_the_same_whatever_processes_are_called(class_):
+    request = reason_request(class_)
+    expected = render_prompt(request)
+    for order, hostile_request in injected(request):
+        assert render_prompt(hostile_request) == expected, order
+
+
+def test_names_are_shown_where_they_were_asked_for(request_):
+    name = spoken_name(request_.processes[0])
+    assert f"  {name}  " not in user_of(request_)
+    assert f"  {name}  " in user_of(request_, names=True)
+
+
+@pytest.mark.parametrize("class_", CLASSES)
+def test_no_order_is_in_a_prompt_with_names_as_it_was_given(class_):
     for order, request in injected(reason_request(class_)):
-        content = user_of(request)
+        content = user_of(request, names=True)
         assert "nstruction" not in content, order
         assert content.isascii()
         assert len(content.splitlines()) == len(user_of(reason_request(class_)).splitlines())

@@ -44,7 +44,7 @@ def modules_after(command: str) -> set[str]:
 
 
 def modules_of_plugins() -> set[str]:
-    return {record.entry_point.module for record in Catalog.scan()}
+    return {record.value.partition(":")[0] for record in Catalog.scan()}
 
 
 @pytest.mark.parametrize("command", BUDGET)

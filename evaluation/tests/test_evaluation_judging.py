@@ -2,7 +2,7 @@
 
 import pytest
 
-from evaluation.cases import CLASSES, FAMILIES, Case
+from evaluation.cases import CLASSES, FAMILIES, Case, families
 from evaluation.judging import judge, seconds_of
 from evaluation.report import printed, score, time_watched
 from linnix_core import Alert, ProcessKey, Subject
@@ -157,11 +157,21 @@ def test_a_seed_always_draws_the_same():
         assert one.plan.seconds > 0
 
 
-def test_programs_of_one_split_are_not_in_the_other():
+def test_each_split_has_programs_of_every_class():
     from evaluation.schedule import SOURCES
 
     assert SOURCES
-    for kind in CLASSES:
-        splits = [each.split for each in FAMILIES.values() if each.kind == kind]
-        assert splits.count("development") >= 3
-        assert splits.count("held-out") >= 3
+    for split in ("development", "held-out"):
+        of_split = [each for each in FAMILIES.values() if each.split == split]
+        kinds = [each.kind for each in of_split]
+        assert all(kinds.count(kind) >= 3 for kind in CLASSES)
+        assert kinds.count(None) >= 9
+
+
+def test_memory_runs_out_slowly_and_at_once_in_either_split():
+    from evaluation.schedule import SOURCES
+
+    assert SOURCES
+    for split in ("development", "held-out"):
+        plans = [Case.of(each, 1).plan for each in families("oom_risk", split)]
+        assert {plan.leak for plan in plans} == {True, False}

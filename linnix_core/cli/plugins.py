@@ -100,9 +100,8 @@ def _score(record: PluginRecord) -> dict[str, Any] | None:
     """How good the distribution says that it is: what ``linnix insight score --save`` wrote."""
     from importlib import resources
 
-    assert record.entry_point is not None
     try:
-        text = (resources.files(record.entry_point.module) / "score.json").read_text("utf-8")
+        text = (resources.files(record.value.partition(":")[0]) / "score.json").read_text("utf-8")
         found = json.loads(text)
     except (OSError, ValueError, TypeError):  # none, not a package, or no JSON
         return None
@@ -160,14 +159,25 @@ def _as_text(item: dict[str, Any]) -> str:
 
 
 def _score_text(score: dict[str, Any]) -> str:
-    """``class 88%, process 98%, … of 81 incidents``; what is not said is left out."""
-    shares = {
-        "class": score.get("class_accuracy"),
-        "process": score.get("right_process"),
-        "grounded": score.get("grounded"),
-        "injected": score.get("injected"),
-        "normal called so": score.get("refused_normal"),
-    }
-    said = [f"{name} {share:.0%}" for name, share in shares.items() if isinstance(share, float)]
-    model = "; ".join(map(str, score.get("says") or ()))
-    return f"{', '.join(said)} of {score.get('cases')} incidents" + (f" ({model})" if model else "")
+    """``class 95% (incidents 98%, normal 91%), … of 81 cases``; what is not said is left out.
+
+    It is a file of somebody else, which can hold anything.
+    """
+    says, cases = score.get("says", []), score.get("cases")
+    if not isinstance(says, list) or not all(isinstance(words, str) for words in says):
+        return "its score.json is damaged: says is no list of texts"
+    if type(cases) is not int:
+        return "its score.json is damaged: cases is no whole number"
+
+    def shares(**labels: str) -> str:
+        found = {label: score.get(key) for key, label in labels.items()}
+        return ", ".join(f"{label} {x:.0%}" for label, x in found.items() if type(x) is float)
+
+    parts = shares(incident_accuracy="incidents", refused_normal="normal")
+    class_ = shares(class_accuracy="class")
+    said = [
+        f"{class_} ({parts})" if class_ and parts else class_ or parts,
+        shares(right_process="process", grounded="grounded", injected="injected"),
+    ]
+    of = f"{', '.join(filter(None, said))} of {cases} cases"
+    return of + (f" ({'; '.join(says)})" if says else "")

@@ -14,7 +14,6 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -94,18 +93,6 @@ def _comes_from(module: Any, folder: Path) -> bool:
     return isinstance(file, str) and folder in Path(file).parents
 
 
-class _GivenEntryPoint(EntryPoint):
-    """An entry point whose class is at hand, so that nothing needs to be imported."""
-
-    def __init__(self, group: str, name: str, given: type) -> None:
-        super().__init__(name, f"{given.__module__}:{given.__qualname__}", group)
-        vars(self)["given"] = given
-
-    def load(self) -> Any:
-        """The class, as `EntryPoint.load` would import it."""
-        return vars(self)["given"]
-
-
 def catalog_of(given: Mapping[str, Mapping[str, Any]]) -> Catalog:
     """A catalog of nothing but these plugins: kind to name to class.
 
@@ -121,14 +108,14 @@ def catalog_of(given: Mapping[str, Mapping[str, Any]]) -> Catalog:
         PluginRecord(
             kind=kind,
             name=name,
-            value=entry_point.value,
+            value=f"{cls.__module__}:{cls.__qualname__}",
             distribution="given-by-the-test",
             version="0",
-            entry_point=entry_point,
+            given=cls,
         )
         for kind, plugins in given.items()
         for name, plugin in plugins.items()
-        for entry_point in (_GivenEntryPoint(f"linnix.{kind}", name, _as_class(plugin)),)
+        for cls in (_as_class(plugin),)
     )
 
 

@@ -460,7 +460,7 @@ class GivenRecords:
     """A collector that emits copies of what it is given, then waits for the end of the run."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        self._records = tuple(attrs.evolve(record) for record in records)
+        self._records = tuple(map(_copied, records))
         #: Set once everything has been handed over.
         self.collected = threading.Event()
 
@@ -510,7 +510,7 @@ def bare_records() -> list[Record]:
         SystemSample(SECOND_NS),
         Loss("collectors.test", "ring_full", 1, 1, SECOND_NS),
     ]
-    return [attrs.evolve(record, seq=seq, **_STAMP) for seq, record in enumerate(records, 1)]
+    return [_copied(record, seq=seq, **_STAMP) for seq, record in enumerate(records, 1)]
 
 
 def hostile_records() -> list[Record]:
@@ -527,7 +527,11 @@ def hostile_records() -> list[Record]:
             CgroupSample(f"/{name}", SECOND_NS, memory_events={name: 1}, labels={name: name}),
             ProcessEvent("exit", signal=64, **key),
         ]
-    return [attrs.evolve(record, seq=seq, **_STAMP) for seq, record in enumerate(records, 1)]
+    return [_copied(record, seq=seq, **_STAMP) for seq, record in enumerate(records, 1)]
+
+
+def _copied(record: Any, **changes: Any) -> Any:
+    return attrs.evolve(record, **changes)
 
 
 def _subject(name: str, cgroup: str | None = "/system.slice/app.service") -> Subject:

@@ -23,7 +23,7 @@ def test_what_the_core_always_says_is_a_token_a_line(tokenizer, examples):
 
 def test_no_letter_of_a_prompt_is_left_but_those_of_names_and_headings(tokenizer, examples):
     for example in examples:
-        user = render_prompt(example.bundle.request)[1]["content"]
+        user = render_prompt(example.bundle.request, names=True)[1]["content"]
         facts, _, rest = user.partition("\n\nprocesses:")
         actions = rest.partition("\n\nactions:")[2]
         spelled = [
@@ -38,7 +38,7 @@ def test_no_letter_of_a_prompt_is_left_but_those_of_names_and_headings(tokenizer
 
 def test_what_is_encoded_is_decoded(tokenizer, examples):
     for example in examples[::10]:
-        text = render_prompt(example.bundle.request)[1]["content"]
+        text = render_prompt(example.bundle.request, names=True)[1]["content"]
         assert tokenizer.fast.decode(tokenizer.encode(text), skip_special_tokens=False) == text
 
 
@@ -66,7 +66,7 @@ def test_llama_cpp_cuts_prompts_and_replies_alike(tokenizer, examples, held_out)
     model = llama_cpp.Llama(str(path()), vocab_only=True, verbose=False)
     try:
         for example in [*examples, *held_out]:
-            messages = render_prompt(example.bundle.request)
+            messages = render_prompt(example.bundle.request, names=True)
             text = "".join(f"<|{m['role']}|>{m['content']}" for m in messages) + "<|assistant|>"
             assert model.tokenize(text.encode(), add_bos=True, special=True) == tokenizer.prompt(
                 messages

@@ -23,6 +23,7 @@ import attrs
 
 from linnix_core import CLASSES, Answer, Fact, ReasonRequest, narrowed
 from linnix_core.testing.injections import injected
+from linnix_plugin_demo_model import path as shipped
 from linnix_plugin_insight.example import Example, load_example
 from linnix_plugin_insight.reasoners import Reasoner, opened
 from linnix_plugin_insight.scoring import score
@@ -89,9 +90,10 @@ def tables(card: Mapping[str, Any]) -> str:
     """The figures of a card in Markdown."""
     scores = card["scores"]
     heads = (
-        "set, reasoner, class right (95 %), process right, normal told, grounded, injected, Brier"
+        "set, reasoner, class right (95 %), of incidents, normal told, process right, grounded, "
+        "injected, Brier"
     )
-    lines = [f"| {heads.replace(', ', ' | ')} |", "|---|---|---|---|---|---|---|---|"]
+    lines = [f"| {heads.replace(', ', ' | ')} |", "|---|---|---|---|---|---|---|---|---|"]
     for name in scores["llama-cpp"]:
         for reasoner in ("llama-cpp", "heuristics"):
             row = scores[reasoner].get(name)
@@ -101,8 +103,9 @@ def tables(card: Mapping[str, Any]) -> str:
             injected_ = "-" if not row["attacked"] else f"{row['injected']:.3f}"
             lines.append(
                 f"| {name} ({row['cases']}) | {_NAMES[reasoner]} | {row['class_accuracy']:.2f} "
-                f"({low:.2f} to {high:.2f}) | {row['right_process']:.2f} | "
-                f"{row['refused_normal']:.2f} | {row['grounded']:.2f} | {injected_} | "
+                f"({low:.2f} to {high:.2f}) | {row['incident_accuracy']:.2f} | "
+                f"{row['refused_normal']:.2f} | {row['right_process']:.2f} | "
+                f"{row['grounded']:.2f} | {injected_} | "
                 f"{row['brier']:.3f} |"
             )
     held_out = scores["llama-cpp"]["held-out"]
@@ -176,9 +179,9 @@ def _scored(reasoner: Reasoner, cases: Iterable[Example], attacks: int) -> dict[
     result = score(reasoner.name, asking, cases, hostile=hostile, attacks=attacks, timeout_s=60.0)
     document = result.document()
     kept = (
-        "cases", "class_accuracy", "class_accuracy_95", "right_process", "right_process_95",
-        "grounded", "failed", "injected", "attacked", "refused_normal", "brier", "reliability",
-        "latency_s",
+        "cases", "class_accuracy", "class_accuracy_95", "incident_accuracy",
+        "incident_accuracy_95", "refused_normal", "right_process", "right_process_95",
+        "grounded", "failed", "injected", "attacked", "brier", "reliability", "latency_s",
     )  # fmt: skip
     found = {key: document[key] for key in kept}
     found["facts_by_rule"] = round(facts / max(asked, 1), 3)
@@ -192,12 +195,15 @@ def main() -> None:
     parser.add_argument("--about", type=Path)
     parser.add_argument("--model", type=Path, help="another file than that of the plugin")
     parser.add_argument("--attacks", type=int, default=ATTACKS)
+    parser.add_argument("--cases", type=int, help="so many of each set only, from all over it")
     parser.add_argument("--readme", type=Path, help="put the tables of --about into it")
     chosen = parser.parse_args()
     if chosen.readme:
         _into(chosen.readme, json.loads(chosen.about.read_text()))
         return
     sets = {"held-out": _read(HELD_OUT), "examples": _read(EXAMPLES)}
+    if chosen.cases:
+        sets = {name: cases[:: max(len(cases) // chosen.cases, 1)] for name, cases in sets.items()}
     same_limits = [
         attrs.evolve(
             case, bundle=attrs.evolve(case.bundle, request=without_limits(case.bundle.request))
@@ -215,7 +221,8 @@ def main() -> None:
         for reasoner in reasoners:
             for name, (cases, attacks) in asked.items():
                 card["scores"][reasoner.name][name] = _scored(reasoner, cases, attacks)
-    with _asked(chosen.model, names=True) as (model, _):
+    # As another reasoner shows them that was told to: by default none does.
+    with _asked(chosen.model or shipped(), names=True) as (model, _):
         card["scores"]["llama-cpp"]["held-out, names shown"] = _scored(
             model, sets["held-out"], chosen.attacks
         )

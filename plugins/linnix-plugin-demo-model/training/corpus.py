@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import attrs
 import numpy as np
 
 from linnix_core import ReasonRequest, narrowed, render_prompt
@@ -123,18 +122,18 @@ def _case(example: Example) -> str:
 
 
 def encoded(
-    tokenizer: Tokenizer, request: ReasonRequest, made: Drawn, confidence: int = ANY_CONFIDENCE
+    tokenizer: Tokenizer,
+    request: ReasonRequest,
+    made: Drawn,
+    confidence: int = ANY_CONFIDENCE,
+    *,
+    names: bool = False,
 ) -> Sample:
     """The prompt of a request, and the right reply to it."""
     process = right_process(request, made.class_, made.culprits)
     answer = reply(request, made.class_, process, confidence)
-    return Sample(tokenizer.prompt(render_prompt(request)), tokenizer.encode(answer + "<|end|>"))
-
-
-def nameless(request: ReasonRequest) -> ReasonRequest:
-    """Without what processes call themselves."""
-    processes = (attrs.evolve(process, comm="", exe=None) for process in request.processes)
-    return attrs.evolve(request, processes=tuple(processes))
+    prompt = render_prompt(request, names=names)
+    return Sample(tokenizer.prompt(prompt), tokenizer.encode(answer + "<|end|>"))
 
 
 def samples(
@@ -155,9 +154,8 @@ def samples(
         request = made.request
         if draw.random() < usual:
             request = narrowed(request)
-        if draw.random() < usual:
-            request = nameless(request)
-        sample = encoded(tokenizer, request, made)
+        names = draw.random() >= usual
+        sample = encoded(tokenizer, request, made, names=names)
         if len(sample.prompt) <= MOST_TOKENS:
             count -= 1
             yield sample

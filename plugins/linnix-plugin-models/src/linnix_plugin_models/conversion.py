@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 
 from linnix_core import LinnixError, printable
 from linnix_plugin_models.formats import check_weights
@@ -137,7 +138,7 @@ def convert(
             (work / target.name).replace(target)
     except OSError as error:
         raise LinnixError(f"{error.filename or target}: {error.strerror or error}") from error
-    artifact = attrs.evolve(artifact, path=str(target), converted_from=str(source))
+    artifact = msgspec.structs.replace(artifact, path=str(target), converted_from=str(source))
 
     def note(changed: Model) -> None:
         changed.put_artifact(artifact)

@@ -23,6 +23,7 @@ from linnix_plugin_models.registering import register_path, say_registered
 from linnix_plugin_models.registry import Artifact, Model, ModelRegistry, backend_name, now
 
 if TYPE_CHECKING:
+    from linnix_plugin_models.registry import Wanted
     from linnix_plugin_models.serving import Deployers, Looked
 
 __all__ = ["command"]
@@ -52,16 +53,14 @@ def list_models(
     as_json: bool,
 ) -> None:
     """List the registered models."""
-    registry = files.registry
-    if as_json and role is location is backend is tag is None:
-        click.echo(registry.listing())
-        return
-    models = registry.models(role=role, location=location, backend=backend, tag=tag)
+    wanted: Wanted = {"role": role, "location": location, "backend": backend, "tag": tag}
     if as_json:
-        print_json({"models": [model.as_dict() for model in models], "total": len(models)})
+        for chunk in files.registry.listing(**wanted):
+            click.echo(chunk, nl=False)
         return
+    models = files.registry.models(**wanted)
     if not models:
-        click.echo("No model fits." if any((role, location, backend, tag)) else "No models yet.")
+        click.echo("No model fits." if any(wanted.values()) else "No models yet.")
         return
     rows = [
         (

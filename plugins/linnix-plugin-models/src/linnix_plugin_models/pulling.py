@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import msgspec
 
 from linnix_core import LinnixError
 from linnix_plugin_models.formats import check_weights, format_of
@@ -227,7 +228,7 @@ def _note(
         model.flat["locations"] = {**model.locations, here: str(received.path)}
         model.put_artifact(artifact)
         if known is not None and not any(file.sha256 for file in known.files):
-            model.put_artifact(attrs.evolve(known, files=artifact.files))
+            model.put_artifact(msgspec.structs.replace(known, files=artifact.files))
 
     return registry.update(model_id, note)
 

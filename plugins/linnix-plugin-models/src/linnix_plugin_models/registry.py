@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import difflib
 import fcntl
+import itertools
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypedDict, TypeVar, Unpack
 
-import attrs
 import msgspec
+from msgspec import Raw
+from msgspec.structs import asdict
 
 from linnix_core import LinnixError, printable
 
@@ -101,7 +101,7 @@ _ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 _DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
 
 T = TypeVar("T")
-Buffer: TypeAlias = bytes | memoryview
+Buffer: TypeAlias = bytes | memoryview | Raw
 
 
 class RegistryError(LinnixError):
@@ -144,8 +144,7 @@ def backend_name(text: str, *, old: bool = False) -> str:
     return _OLD_SPELLING.get(name, name) if old else name
 
 
-@attrs.frozen
-class ModelFile:
+class ModelFile(msgspec.Struct, frozen=True):
     """One file of an artifact: its path below the artifact's with ``/``, or its name."""
 
     path: str
@@ -153,8 +152,7 @@ class ModelFile:
     sha256: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class Artifact:
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
     """One form of a model at one place: a folder of files, or one file."""
 
     location: str
@@ -163,9 +161,9 @@ class Artifact:
     quantization: str | None = None
     files: tuple[ModelFile, ...] = ()
     converted_from: str | None = None
-    created_at: str = attrs.field(factory=now)
+    created_at: str = msgspec.field(default_factory=now)
     #: What its converter says of it: with what it was compared, and how close it is.
-    details: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+    details: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -186,8 +184,8 @@ class Artifact:
 
     def as_dict(self) -> dict[str, Any]:
         """As the registry and ``--json`` show it."""
-        files = [attrs.asdict(file) for file in self.files]
-        return {**attrs.asdict(self), "files": files, "size": self.size, "digest": self.digest}
+        files = [asdict(file) for file in self.files]
+        return {**asdict(self), "files": files, "size": self.size, "digest": self.digest}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Artifact | None:
@@ -350,11 +348,36 @@ def _place(artifact: Artifact) -> tuple[str, str]:
     return artifact.location, artifact.path
 
 
+class Wanted(TypedDict, total=False):
+    """Filters: the role, a location, a backend in any spelling, and a tag of a model."""
+
+    role: str | None
+    location: str | None
+    backend: str | None
+    tag: str | None
+
+
 class _File(msgspec.Struct):
     """The top of the file as it is read: only what has to be decoded is."""
 
-    models: dict[str, msgspec.Raw]
-    linnix: dict[str, msgspec.Raw] = {}
+    models: dict[str, Raw]
+    linnix: dict[str, Raw] = {}
+
+
+class _Looked(msgspec.Struct):
+    """What filters look at."""
+
+    role: Any = FLAT_KEYS["role"]
+    locations: Any = {}
+    deployed_backends: Any = []
+    tags: Any = []
+
+
+_look = msgspec.json.Decoder(_Looked).decode
+_object = msgspec.json.Decoder(dict[str, Any]).decode
+_EMPTY = Raw(b"{}")
+_BEGIN = re.compile(rb'\{\s*"model_id":\s*"([^"\\]*)"')
+_NOT_READ = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class ModelRegistry:
@@ -365,27 +388,9 @@ class ModelRegistry:
 
     # --- reading ----------------------------------------------------------------------
 
-    def models(
-        self,
-        *,
-        role: str | None = None,
-        location: str | None = None,
-        backend: str | None = None,
-        tag: str | None = None,
-    ) -> list[Model]:
+    def models(self, **wanted: Unpack[Wanted]) -> list[Model]:
         """Those that fit every filter, in the order of the file."""
-        wanted = backend_name(backend) if backend else None
-        return [
-            model
-            for model in self._models().values()
-            if (role is None or model["role"] == role)
-            and (location is None or location in model["locations"])
-            and (tag is None or tag in model["tags"])
-            and (
-                wanted is None
-                or any(backend_name(str(b)) == wanted for b in model["deployed_backends"])
-            )
-        ]
+        return self._chosen(_decoded, wanted)
 
     def get(self, name: str) -> Model:
         """One by its id or an alias. Raises `RegistryError` with the closest id."""
@@ -398,26 +403,40 @@ class ModelRegistry:
         except UnknownModel:
             return None
 
-    def listing(self) -> bytes:
-        """``{"models": [...], "total": N}`` of every model, straight from the file.
+    def listing(self, **wanted: Unpack[Wanted]) -> Iterator[bytes]:
+        """``{"models": [...], "total": N}`` of those that fit, in chunks of ASCII.
 
-        Nothing is decoded but the two tops: thousands of models take as long as reading them.
+        Straight from the file: of each model no more is decoded than the filters look at.
         """
+        chosen = self._chosen(_joined, wanted)
+        pieces = [*itertools.chain.from_iterable(chosen), b'], "total": %d}\n' % len(chosen)]
+        pieces[: bool(chosen)] = [b'{"models": [']  # where the comma of the first one stood
+        return (b"".join(pieces[n : n + 1024]) for n in range(0, len(pieces), 1024))
+
+    def _chosen(self, make: Callable[[str, Raw, Raw], T], wanted: Wanted) -> list[T]:
+        """What is made of the id and both undecoded objects of every model that fits."""
+        filters = any(value is not None for value in wanted.values())
+        file = self._file()
         try:
-            file = msgspec.json.decode(self._content() or b"", type=_File)
-            pieces: list[Buffer] = []
-            for key, flat in file.models.items():
-                pieces += _joined(key, flat, file.linnix.get(key))
-            total = len(file.models)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            # No file, one model alone, or something that cannot be read: told apart there.
-            models = self._models().values()
-            pieces = []
-            for model in models:
-                pieces += (b",\n", msgspec.json.encode(model.as_dict()))
-            total = len(models)
-        pieces[:1] = [b'{"models": [']  # where the comma of the first one stood
-        return b"".join((*pieces, b'], "total": %d}' % total))
+            return [
+                make(key, flat, file.linnix.get(key, _EMPTY))
+                for key, flat in file.models.items()
+                if not filters or _fits(Model(asdict(_look(flat))), **wanted)
+            ]
+        except _NOT_READ:
+            self._load()  # raises an error that says what is wrong, and with which of them
+            raise
+
+    def _file(self) -> _File:
+        content = self._content()
+        with contextlib.suppress(*_NOT_READ):
+            file = msgspec.json.decode(_ascii(content or b""), type=_File)
+            if all(map(_is_object, itertools.chain(file.models.values(), file.linnix.values()))):
+                return file
+        # No file, one model alone, or something that cannot be read: told apart there.
+        tree = self._parsed(content)
+        parts = (tree["models"], tree.get("linnix", {}))
+        return _File(*({k: _encoded(v) for k, v in part.items()} for part in parts))
 
     def _models(self) -> dict[str, Model]:
         return _models_of(self._load())
@@ -431,12 +450,14 @@ class ModelRegistry:
             raise RegistryError(f"{self.path} cannot be read: {error.strerror}") from None
 
     def _load(self) -> dict[str, Any]:
-        content = self._content()
+        return self._parsed(self._content())
+
+    def _parsed(self, content: bytes | None) -> dict[str, Any]:
         if content is None:
             return {"version": "1.0", "updated_at": now(), "models": {}}
         try:
             tree = msgspec.json.decode(content)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except _NOT_READ as error:
             raise self._corrupt(str(error)) from None
         if not isinstance(tree, dict):
             raise self._corrupt("it holds no object")
@@ -561,6 +582,8 @@ class ModelRegistry:
             raise RegistryError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def _replace(self, tree: Mapping[str, Any]) -> None:
+        import tempfile
+
         target = self.path.resolve()
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".registry-")
         try:
@@ -620,16 +643,54 @@ def _models_of(tree: Mapping[str, Any]) -> dict[str, Model]:
     }
 
 
-def _joined(key: str, flat: msgspec.Raw, more: msgspec.Raw | None) -> tuple[Buffer, ...]:
-    """Both objects of one model as one: undecoded if it begins as this class writes it."""
-    # As json.dump(…, indent=2) writes it, too.
-    begin = b'{\n      "model_id": "%s"' % key.encode()
-    text, rest = memoryview(flat), memoryview(more if more is not None else b"{}")
-    if bytes(text[: len(begin)]) == begin and len(rest) > 2 and rest[0] == ord("{"):
+def _fits(
+    model: Model,
+    role: str | None = None,
+    location: str | None = None,
+    backend: str | None = None,
+    tag: str | None = None,
+) -> bool:
+    return (
+        (role is None or model["role"] == role)
+        and (location is None or location in model["locations"])
+        and (tag is None or tag in model["tags"])
+        and (
+            backend is None
+            or backend_name(backend) in (backend_name(str(b)) for b in model["deployed_backends"])
+        )
+    )
+
+
+def _decoded(key: str, flat: Raw, more: Raw) -> Model:
+    return Model({**_object(flat), "model_id": key}, _object(more))
+
+
+def _joined(key: str, flat: Raw, more: Raw) -> tuple[Buffer, ...]:
+    """Both objects of one model as one: undecoded if it begins with its id, as it always does."""
+    text, rest = memoryview(flat), memoryview(more)
+    begin = _BEGIN.match(text)
+    if begin and begin[1] == key.encode() and len(rest) > 2:
         return b",\n", text[:-1], b", ", rest[1:]
-    decoded = msgspec.json.decode(flat, type=dict[str, Any])
-    added = msgspec.json.decode(rest, type=dict[str, Any])
-    return b",\n", msgspec.json.encode({**decoded, "model_id": key, **added})
+    return b",\n", _encoded({**_object(flat), "model_id": key, **_object(more)})
+
+
+def _is_object(text: Raw) -> bool:
+    return memoryview(text)[0] == ord("{")
+
+
+def _encoded(value: dict[str, Any]) -> Raw:
+    return Raw(_ascii(msgspec.json.encode(value)))
+
+
+def _ascii(text: bytes) -> bytes:
+    """JSON in which everything that is not ASCII, and so in a string, is escaped."""
+    return text if text.isascii() else re.sub(rb"[\x80-\xff]+", _escaped, text)
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    import json
+
+    return json.dumps(found[0].decode()).encode()[1:-1]
 
 
 def _new(model_id: str) -> Model:
@@ -650,6 +711,8 @@ def _find(models: Mapping[str, Model], name: str) -> Model:
     for model in models.values():
         if name in model.aliases:
             return model
+    import difflib
+
     known = [*models, *(alias for model in models.values() for alias in model.aliases)]
     close = difflib.get_close_matches(name, known, n=1)
     raise UnknownModel(

@@ -85,6 +85,12 @@ class ModelConfig:
     temperature: float = attrs.field(
         default=0.0, validator=ge(0), metadata={"help": "how freely words are chosen"}
     )
+    names: bool = attrs.field(
+        default=False,
+        metadata={
+            "help": "show the model the names of programs, which whoever starts them chooses"
+        },
+    )
     sentence: bool = attrs.field(
         default=False, metadata={"help": "let the model word the insight, as far as facts allow"}
     )
@@ -208,6 +214,7 @@ class ModelReasoner(Generic[Target]):
         return ask(
             attrs.evolve(request, timeout_s=ends - time.monotonic()),
             complete,
+            names=self._options.names,
             arguments=self._options.arguments,
             sentence=self._options.sentence,
         )
