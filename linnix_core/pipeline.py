@@ -19,7 +19,7 @@ import attrs
 from linnix_core.batch import Batch
 from linnix_core.config import Overflow
 from linnix_core.records import Loss, Record
-from linnix_core.redact import CLEANERS
+from linnix_core.redact import clean_records
 
 if TYPE_CHECKING:
     from linnix_core.context import Clock
@@ -386,14 +386,7 @@ class Pipeline:
 
     def _admit(self, queue: BoundedQueue, records: list[Record]) -> None:
         """Check and clean what enters, then publish it."""
-        entered: list[Record] = []
-        for record in records:
-            try:
-                CLEANERS[type(record)](record)
-            except (KeyError, TypeError, ValueError, AttributeError):
-                # No record, or one with a text that is none: its collector shows the count.
-                continue
-            entered.append(record)
+        entered = clean_records(records)
         if entered:
             self._stamp.records(entered, len(entered))
             self._table.update(entered)

@@ -11,7 +11,7 @@ import itertools
 import threading
 import time
 import uuid
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -53,7 +53,7 @@ def _boot_time_s() -> int:
     return round((time.time() - time.monotonic()) / 60) * 60
 
 
-class Process(msgspec.Struct):
+class Process(msgspec.Struct, gc=False):
     """What is known about one process, alive or dead.
 
     ``parent`` is the process that forked it, also after that one has died.
@@ -109,14 +109,15 @@ class ProcessTable:
     def __init__(self, *, max_live: int = 131_072, max_dead: int = 8_192) -> None:
         self._max_live = max_live
         self._max_dead = max_dead
-        # In here a key is a plain tuple: it is equal to a ProcessKey, and making one costs a
+        # A pid finds its latest owner, alive or dead, in the time that the hash of a small
+        # number takes; only whoever died before that one is looked for by the whole key. In
+        # here a key is a plain tuple: it is equal to a ProcessKey, and making one costs a
         # tenth. Whoever asks gets copies with ProcessKeys. Why a Struct and not an attrs class:
         # it is made in half the time, and copied in a tenth of it.
-        self._live: dict[_Key, Process] = {}
-        self._dead: OrderedDict[_Key, Process] = OrderedDict()
-        # The latest owner of each pid, alive or dead.
-        self._by_pid: dict[int, _Key] = {}
-        self._children: dict[_Key, dict[_Key, None]] = {}
+        self._latest: dict[int, Process] = {}
+        self._live: dict[int, Process] = {}
+        self._dead: dict[_Key, Process] = {}
+        self._deaths: deque[Process] = deque()
         self._lock = threading.Lock()
         self.evicted = 0
         self.view = ProcessView(self)
@@ -129,13 +130,14 @@ class ProcessTable:
         is a reused pid, and is forgotten.
         """
         with self._lock:
+            apply = self._apply
             for record in records:
                 kind = type(record)
                 if kind is ProcessEvent:
-                    self._apply(record)
+                    apply(record)
                 elif kind is ProcessSample:
-                    process = self._live.get((record.boot_id, record.pid, record.start_ns))
-                    if process is not None:
+                    process = self._live.get(record.pid)
+                    if process is not None and process.key == _key_of(record):
                         process.sample = record
 
     def take_labels(self, records: Iterable[Any]) -> None:
@@ -143,34 +145,41 @@ class ProcessTable:
         with self._lock:
             for record in records:
                 if type(record) in (ProcessEvent, ProcessSample) and record.labels:
-                    key = (record.boot_id, record.pid, record.start_ns)
-                    process = self._live.get(key) or self._dead.get(key)
+                    process = self._find(_key_of(record))
                     if process is not None:
                         process.labels = record.labels
 
+    def _find(self, key: _Key) -> Process | None:
+        """The entry of this key, alive or dead."""
+        process = self._latest.get(key[1])
+        if process is not None and process.key == key:
+            return process
+        return self._dead.get(key)
+
     def _apply(self, event: ProcessEvent) -> None:
-        start_ns, parent_start_ns = event.start_ns, event.parent_start_ns
+        kind, pid, start_ns = event.kind, event.pid, event.start_ns
+        parent_start_ns = event.parent_start_ns
         if parent_start_ns is None or parent_start_ns > start_ns:
             self._resolve_parent(event)
-        key = (event.boot_id, event.pid, start_ns)
-        process = self._live.get(key)
-        if process is None:
+        key = (event.boot_id, pid, start_ns)
+        latest = process = self._latest.get(pid)
+        if latest is None or latest.key != key:
             # An exit that overtook its fork left a tombstone: later words fill it in, and
             # never revive it.
             process = self._dead.get(key)
         if process is None:
-            process = self._insert(event, key)
-        elif event.kind == "exec" and process.ended_ns is None:
+            process = self._insert(event, key, latest)
+        elif kind == "exec" and process.ended_ns is None:
             self._replace_image(process, event)
         elif (
-            event.kind != "exit"
+            kind != "exit"
             or process.parent is None
             or process.uid is None
             or process.cgroup is None
             or not process.comm
         ):
             self._fill(process, event)
-        if event.exe is None:
+        if event.exe is None and process.exe is not None:
             event.exe = process.exe
         if event.cgroup is None:
             event.cgroup = process.cgroup
@@ -178,57 +187,69 @@ class ProcessTable:
             event.uid = process.uid
         if not event.comm:
             event.comm = process.comm
-        if event.kind == "exit":
+        if kind == "exit":
             process.exit_code = event.exit_code
-            process.signal = event.signal
+            if event.signal != process.signal:
+                process.signal = event.signal
             process.duration_ns = event.duration_ns
             process.cpu_ns = event.cpu_ns
             process.max_rss_bytes = event.max_rss_bytes
             if process.ended_ns is None:
-                self._bury(process, event.ts_ns)
+                del self._live[pid]
+                self._remember(process, event.ts_ns)
 
     def _resolve_parent(self, event: ProcessEvent) -> None:
         if event.parent_start_ns is None:
             if event.ppid is None:
                 return
-            parent = self._by_pid.get(event.ppid)
-            if parent is not None and parent[0] == event.boot_id and parent[2] <= event.start_ns:
-                event.parent_start_ns = parent[2]
+            parent = self._latest.get(event.ppid)
+            if parent is not None:
+                boot_id, _, start_ns = parent.key
+                if boot_id == event.boot_id and start_ns <= event.start_ns:
+                    event.parent_start_ns = start_ns
         elif event.parent_start_ns > event.start_ns:
             event.parent_start_ns = None
 
-    def _insert(self, event: ProcessEvent, key: Any) -> Process:
-        parent = self._parent(event)
+    def _insert(self, event: ProcessEvent, key: Any, former: Process | None) -> Process:
+        """Add a process; ``former`` is the latest owner of its pid until now, if there is one."""
+        kind, ts_ns = event.kind, event.ts_ns
         comm, exe, args, uid, gid = event.comm, event.exe, event.args, event.uid, event.gid
         cwd, cgroup = event.cwd, event.cgroup
-        if parent is not None and event.kind == "fork":
-            # A fork copies its parent; what the event did not say is as in the parent.
-            comm = comm or parent.comm
-            exe = parent.exe if exe is None else exe
-            args = parent.args if args is None else args
-            uid = parent.uid if uid is None else uid
-            gid = parent.gid if gid is None else gid
-            cwd = parent.cwd if cwd is None else cwd
-            cgroup = parent.cgroup if cgroup is None else cgroup
+        parent_key: Any = _parent_key_of(event)
+        parent = None if parent_key is None else self._find(parent_key)
+        if parent is not None:
+            # The parent's own key object serves all its children.
+            parent_key = parent.key
+            if kind == "fork":
+                # A fork copies its parent; what the event did not say is as in the parent.
+                comm = comm or parent.comm
+                exe = parent.exe if exe is None else exe
+                args = parent.args if args is None else args
+                uid = parent.uid if uid is None else uid
+                gid = parent.gid if gid is None else gid
+                cwd = parent.cwd if cwd is None else cwd
+                cgroup = parent.cgroup if cgroup is None else cgroup
+        elif parent_key == key:
+            parent_key = None
         process = Process(
-            key, None, comm, exe, args, uid, gid, cwd, cgroup, event.labels, event.ts_ns
+            key, parent_key, comm, exe, args, uid, gid, cwd, cgroup, event.labels, ts_ns
         )
-        self._adopt(process, event, parent)
-        latest = self._by_pid.get(event.pid)
-        if latest is not None and latest[2] > event.start_ns and latest[0] == event.boot_id:
-            # Dead by the time of this first word: its pid has had another owner since.
-            self._remember(process, event.ts_ns)
+        if former is not None:
+            if former.key[2] > event.start_ns and former.key[0] == event.boot_id:
+                # Dead by the time of this first word: its pid has had another owner since.
+                self._remember(process, ts_ns)
+                return process
+            if former.ended_ns is None:
+                # The pid is in use again, so its former owner died without an exit record.
+                del self._live[event.pid]
+                self._remember(former, ts_ns)
+        self._latest[event.pid] = process
+        if kind == "exit":
+            self._remember(process, ts_ns)
             return process
-        if latest is not None and (former := self._live.get(latest)) is not None:
-            # The pid is in use again, so its former owner died without an exit record.
-            self._bury(former, event.ts_ns)
-        self._by_pid[event.pid] = key
-        if event.kind == "exit":
-            self._remember(process, event.ts_ns)
-            return process
-        self._live[key] = process
+        self._live[event.pid] = process
         if len(self._live) > self._max_live:
-            self._evict(event.ts_ns)
+            self._evict(ts_ns)
         return process
 
     def _evict(self, ts_ns: int) -> None:
@@ -236,42 +257,27 @@ class ProcessTable:
         # deleted before it.
         oldest = list(itertools.islice(self._live.values(), 1 + self._max_live // 64))
         for process in oldest:
-            self._bury(process, ts_ns)
+            del self._live[process.key[1]]
+            self._remember(process, ts_ns)
         self.evicted += len(oldest)
 
-    def _parent(self, event: ProcessEvent) -> Process | None:
-        """The entry of the parent that an event names, alive or dead."""
-        if event.ppid is None or event.parent_start_ns is None:
-            return None
-        key = (event.boot_id, event.ppid, event.parent_start_ns)
-        return self._live.get(key) or self._dead.get(key)
-
-    def _adopt(self, process: Process, event: ProcessEvent, parent: Process | None) -> None:
-        """Link a process to its parent, which may have no entry."""
-        if parent is not None:
-            # The parent's own key object serves all its children.
-            key: Any = parent.key
-        elif event.ppid is None or event.parent_start_ns is None:
-            return
-        else:
-            key = (event.boot_id, event.ppid, event.parent_start_ns)
-        if key == process.key:
-            return
-        process.parent = key
-        siblings = self._children.get(key)
-        if siblings is None:
-            siblings = self._children[key] = {}
-        siblings[process.key] = None
-
     def _fill(self, process: Process, event: ProcessEvent) -> None:
-        if process.parent is None:
-            self._adopt(process, event, self._parent(event))
+        self._adopt(process, event)
         if not process.comm:
             process.comm = event.comm
         if process.exe is None:
             process.exe = event.exe
         if process.args is None:
             process.args = event.args
+        # These are seldom other than before, and to look costs a quarter of setting them.
+        if (uid := event.uid) is not None and uid != process.uid:
+            process.uid = uid
+        if (gid := event.gid) is not None and gid != process.gid:
+            process.gid = gid
+        if (cwd := event.cwd) is not None and cwd != process.cwd:
+            process.cwd = cwd
+        if (cgroup := event.cgroup) is not None and cgroup != process.cgroup:
+            process.cgroup = cgroup
         if process.uid is None:
             process.uid = event.uid
             process.gid = event.gid
@@ -282,34 +288,38 @@ class ProcessTable:
 
     def _replace_image(self, process: Process, event: ProcessEvent) -> None:
         """An exec makes the image new; what it does not mention is unknown, not inherited."""
-        if process.parent is None:
-            self._adopt(process, event, self._parent(event))
+        self._adopt(process, event)
         process.comm = event.comm or process.comm
         process.exe = event.exe
         process.args = event.args
-        process.uid = process.uid if event.uid is None else event.uid
-        process.gid = process.gid if event.gid is None else event.gid
-        process.cwd = process.cwd if event.cwd is None else event.cwd
-        process.cgroup = process.cgroup if event.cgroup is None else event.cgroup
 
-    def _bury(self, process: Process, ts_ns: int) -> None:
-        del self._live[process.key]
-        self._remember(process, ts_ns)
+    def _adopt(self, process: Process, event: ProcessEvent) -> None:
+        """Note the parent, if it was not known."""
+        if process.parent is None and (key := _parent_key_of(event)) != process.key:
+            process.parent = key  # type: ignore[assignment]
 
     def _remember(self, process: Process, ts_ns: int) -> None:
+        """Keep one that is dead, and forget the one that has been dead for the longest time."""
         process.ended_ns = ts_ns
         self._dead[process.key] = process
-        if len(self._dead) > self._max_dead:
-            self._forget(self._dead.popitem(last=False)[1])
+        self._deaths.append(process)
+        if len(self._deaths) > self._max_dead:
+            # Its children keep its key; there is nothing to look it up in.
+            forgotten = self._deaths.popleft()
+            key = forgotten.key
+            del self._dead[key]
+            if self._latest.get(key[1]) is forgotten:
+                del self._latest[key[1]]
 
-    def _forget(self, process: Process) -> None:
-        if self._by_pid.get(process.key[1]) == process.key:
-            del self._by_pid[process.key[1]]
-        if process.parent is not None and (siblings := self._children.get(process.parent)):
-            siblings.pop(process.key, None)
-            if not siblings:
-                del self._children[process.parent]
-        # Children of a forgotten parent keep its key; there is nothing to look it up in.
+
+def _key_of(record: ProcessEvent | ProcessSample) -> _Key:
+    return record.boot_id, record.pid, record.start_ns
+
+
+def _parent_key_of(event: ProcessEvent) -> _Key | None:
+    if event.ppid is None or event.parent_start_ns is None:
+        return None
+    return event.boot_id, event.ppid, event.parent_start_ns
 
 
 def _copy(process: Any) -> Process:
@@ -346,20 +356,19 @@ class ProcessView:
     def get(self, key: ProcessKey) -> Process | None:
         """The process of this key, alive or lately dead."""
         with self._table._lock:
-            process = self._lookup(key)
+            process = self._table._find(key)
             return None if process is None else _copy(process)
 
     def find(self, pid: int) -> Process | None:
         """The living process that has this pid now."""
         with self._table._lock:
-            key = self._table._by_pid.get(pid)
-            process = None if key is None else self._table._live.get(key)
+            process = self._table._live.get(pid)
             return None if process is None else _copy(process)
 
     def children(self, key: ProcessKey) -> list[Process]:
         """The living processes that this one forked."""
         with self._table._lock:
-            return [_copy(child) for child in self._living_children(key)]
+            return [_copy(child) for child in self._table._live.values() if child.parent == key]
 
     def descendants(
         self, key: ProcessKey, limit: int | None = None, *, ended: bool = False
@@ -369,22 +378,25 @@ class ProcessView:
         With ``ended`` also those that are remembered and live no more.
         """
         with self._table._lock:
+            # Asked for now and then, and not worth to be kept up with every fork.
+            children: dict[_Key, list[Process]] = {}
+            everyone = itertools.chain(self._table._live.values(), self._table._dead.values())
+            for process in everyone:
+                if process.parent is not None:
+                    children.setdefault(process.parent, []).append(process)
             found: list[Process] = []
             seen: set[_Key] = {key}
             level: list[_Key] = [key]
             while level:
                 below: list[_Key] = []
                 for parent in level:
-                    for child_key in self._table._children.get(parent, ()):
-                        if child_key in seen:
+                    for child in children.get(parent, ()):
+                        if child.key in seen:
                             continue
-                        seen.add(child_key)
+                        seen.add(child.key)
                         # Through the dead as well: their children are still descendants.
-                        below.append(child_key)
-                        child = self._table._live.get(child_key)
-                        if child is None and ended:
-                            child = self._table._dead.get(child_key)
-                        if child is not None:
+                        below.append(child.key)
+                        if ended or child.alive:
                             found.append(_copy(child))
                             if len(found) == limit:
                                 return found
@@ -396,12 +408,12 @@ class ProcessView:
         with self._table._lock:
             found: list[Process] = []
             seen = {key}
-            process = self._lookup(key)
+            process = self._table._find(key)
             while process is not None and process.parent is not None:
                 if process.parent in seen:
                     break
                 seen.add(process.parent)
-                process = self._lookup(process.parent)
+                process = self._table._find(process.parent)
                 if process is not None:
                     found.append(_copy(process))
             return found
@@ -419,11 +431,3 @@ class ProcessView:
             ]
             largest = heapq.nlargest(count, measured, key=lambda pair: pair[0])
             return [_copy(process) for _, process in largest]
-
-    def _lookup(self, key: _Key) -> Process | None:
-        return self._table._live.get(key) or self._table._dead.get(key)
-
-    def _living_children(self, key: _Key) -> Iterator[Process]:
-        for child in self._table._children.get(key, ()):
-            if (process := self._table._live.get(child)) is not None:
-                yield process

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from linnix_core.escape import valid
@@ -39,6 +39,7 @@ __all__ = [
     "clean_args",
     "clean_event",
     "clean_feedback",
+    "clean_records",
     "clean_text",
     "is_alert",
     "is_feedback",
@@ -346,30 +347,28 @@ _REMEMBERED_CHARS = 256
 
 def clean_event(event: ProcessEvent) -> None:
     """Clean an event in place. ``TypeError`` for one that cannot be told from others."""
-    parent, parent_start = event.ppid, event.parent_start_ns
-    if (
-        type(event.pid) is not int
-        or type(event.start_ns) is not int
-        or type(event.comm) is not str
-        or type(event.boot_id) is not str
-        or (parent is not None and type(parent) is not int)
-        or (parent_start is not None and type(parent_start) is not int)
+    comm, parent, parent_start = event.comm, event.ppid, event.parent_start_ns
+    if not (
+        type(event.pid) is type(event.start_ns) is int
+        and type(comm) is type(event.boot_id) is str
+        and (parent is None or type(parent) is int)
+        and (parent_start is None or type(parent_start) is int)
     ):
         raise TypeError("pids and start times must be whole numbers, comm and boot_id texts")
-    args = event.args
+    if comm not in _known_comms:
+        event.comm = _clean_name(comm, _known_comms, MAX_COMM_CHARS, event)
+    cgroup = event.cgroup
+    if cgroup is not None and cgroup not in _known_paths:
+        event.cgroup = _clean_name(cgroup, _known_paths, MAX_PATH_CHARS, event)
+    args, exe, cwd = event.args, event.exe, event.cwd
     if args and args not in _known_args:
         event.args = _bounded_args(args, event)
         if event.args == args and sum(map(len, args)) <= _REMEMBERED_CHARS:
             _remember(_known_args, args)
-    comm, exe, cwd, cgroup = event.comm, event.exe, event.cwd, event.cgroup
-    if comm not in _known_comms:
-        event.comm = _clean_name(comm, _known_comms, MAX_COMM_CHARS, event)
     if exe is not None and exe not in _known_paths:
         event.exe = _clean_name(exe, _known_paths, MAX_PATH_CHARS, event)
     if cwd is not None and cwd not in _known_paths:
         event.cwd = _clean_name(cwd, _known_paths, MAX_PATH_CHARS, event)
-    if cgroup is not None and cgroup not in _known_paths:
-        event.cgroup = _clean_name(cgroup, _known_paths, MAX_PATH_CHARS, event)
 
 
 def _clean_name(text: str, clean: set[str], limit: int, event: ProcessEvent | None = None) -> str:
@@ -418,6 +417,20 @@ CLEANERS: dict[type, Callable[[Any], None]] = {
     SystemSample: _nothing,
     Loss: _nothing,
 }
+
+
+def clean_records(records: Iterable[Any]) -> list[Any]:
+    """Clean records in place; those of them that are valid, in their order."""
+    cleaners = CLEANERS
+    clean: list[Any] = []
+    for record in records:
+        try:
+            cleaners[type(record)](record)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            # No record, or one with a text that is none: its collector shows the count.
+            continue
+        clean.append(record)
+    return clean
 
 
 def _cut(text: str, limit: int) -> str:

@@ -167,11 +167,9 @@ def test_the_bounds_hold_after_every_word(history, live, dead):
         table.update([said])
         assert len(table._live) <= live
         assert len(table._dead) <= dead
-        known = {*table._live, *table._dead}
-        assert set(table._by_pid.values()) <= known
-        # Every link between parent and child belongs to a child that is known.
-        assert {child for below in table._children.values() for child in below} <= known
-        assert all(table._children.values())
+        assert list(table._dead) == [process.key for process in table._deaths]
+        living = {process.key for process in table._live.values()}
+        assert {process.key for process in table._latest.values()} <= {*living, *table._dead}
 
 
 @settings(deadline=None, max_examples=200)
@@ -180,7 +178,7 @@ def test_nothing_stays_behind_once_everyone_is_forgotten(history):
     table = ProcessTable(max_dead=0)
     table.update(history)
     table.update([event("exit", *process.key[1:]) for process in table.view])
-    assert [table._live, table._dead, table._by_pid, table._children] == [{}, {}, {}, {}]
+    assert [table._live, table._dead, table._latest, [*table._deaths]] == [{}, {}, {}, []]
 
 
 def test_the_longest_dead_are_forgotten_first():
@@ -206,7 +204,7 @@ def test_a_fork_bomb_leaves_no_more_than_the_bounds_allow():
         table.update([event("fork", pid, 0, ppid=max(pid - 1, 0), parent_start_ns=0)])
     assert len(table.view) == 100
     assert len(table._dead) == 50
-    assert len(table._by_pid) == len(table._children) == 150
+    assert len(table._latest) == 150
     assert len(table.view.ancestors(key(2999, 0))) == 149
 
 
@@ -384,6 +382,12 @@ def test_a_second_exit_does_not_move_the_end():
         event("seen", 5, 0), event("exit", 5, 0, ts_ns=3), event("exit", 5, 0, ts_ns=9)
     )
     assert table.view.get(key(5, 0)).ended_ns == 3
+
+
+def test_of_two_exits_the_latter_says_how_it_ended():
+    table = table_of(event("exit", 5, 0, exit_code=3), event("exit", 5, 0, signal=9))
+    process = table.view.get(key(5, 0))
+    assert (process.exit_code, process.signal) == (None, 9)
 
 
 def test_the_latest_sample_of_the_living_is_kept_and_others_are_passed_over():

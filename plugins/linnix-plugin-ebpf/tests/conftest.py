@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from linnix_core import Context, PluginUnavailable, ProcessView
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_ebpf import EbpfCollector, EbpfConfig, requirements
 from linnix_plugin_ebpf.libbpf import Libbpf, LibbpfMissing
 from linnix_plugin_ebpf.programs import read_object
@@ -341,18 +342,17 @@ class Group:
         self.folder = self.folder.rename(self.folder.with_name(name))
 
     def remove(self):
-        deadline = time.monotonic() + HANG_S
-        while self.folder.exists():
-            # Until the last process has left, which nothing tells of.
+        # Until the last process has left, which nothing tells of.
+        eventually(self._is_gone)
+
+    def _is_gone(self):
+        if self.folder.exists():
             for pid in (self.folder / "cgroup.procs").read_text().split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
-            try:
+            with contextlib.suppress(OSError):
                 self.folder.rmdir()
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
+        return not self.folder.exists()
 
 
 def _mounted(kind, option=None):
@@ -389,17 +389,3 @@ def make_group(ebpf):
     yield make
     for group in reversed(groups):
         group.remove()
-
-
-@pytest.fixture
-def wait_until():
-    """What a condition gives, looked at again and again: where there is no event to wait for."""
-
-    def wait(look):
-        deadline = time.monotonic() + HANG_S
-        pause = threading.Event()
-        while not (found := look()) and time.monotonic() < deadline:
-            pause.wait(0.02)
-        return found
-
-    return wait

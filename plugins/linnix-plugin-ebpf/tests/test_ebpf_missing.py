@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from linnix_core import PluginUnavailable
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_ebpf import collector as module
 from linnix_plugin_ebpf import libbpf, programs, requirements
 from linnix_plugin_ebpf.libbpf import BpfError, BpfObject, Libbpf, LibbpfMissing
@@ -332,7 +333,7 @@ def test_nobody_sees_everything(alone, options):
 # --- a whole run --------------------------------------------------------------------------
 
 
-def test_a_run_writes_what_happens_and_hides_secrets(ebpf, linnix, tmp_path, wait_until):
+def test_a_run_writes_what_happens_and_hides_secrets(ebpf, linnix, tmp_path):
     file = tmp_path / "records.jsonl"
     log = tmp_path / "log"
     with log.open("w") as said:
@@ -346,11 +347,11 @@ def test_a_run_writes_what_happens_and_hides_secrets(ebpf, linnix, tmp_path, wai
             return [r for r in records() if r["type"] == "event" and r["pid"] == child.pid]
 
         try:
-            assert wait_until(records), log.read_text()
+            eventually(records, said=log.read_text)
             command = ["true", "--user=me", "--password=hunter2", "two words"]
             child = subprocess.Popen(command)
             child.wait()
-            assert wait_until(lambda: [e for e in events(child) if e["kind"] == "exit"])
+            eventually(lambda: [e for e in events(child) if e["kind"] == "exit"])
         finally:
             run.terminate()
             run.wait()

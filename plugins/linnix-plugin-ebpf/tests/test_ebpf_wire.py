@@ -184,3 +184,42 @@ def test_the_exit_of_an_earlier_owner_of_a_pid_does_not_end_the_later_one(decode
     decoder.decode(record(wire.FORK, 7, 3 * 10**9), [0], 0)
     decoder.decode(record(wire.EXIT, 7, 10**9) + bytes(wire.EXIT_PART.size), [0], 0)
     assert decoder.alive == {7: 3 * 10**9}
+
+
+# --- images that are remembered -----------------------------------------------------------
+
+
+def executed(decoder, exe, cwd, args, flags=0):
+    header = wire.EVENT.pack(2 * 10**9, 10**9, 0, 0, 7, 1, 0, 0, b"x", wire.EXEC, flags, 0)
+    data = header + wire.EXEC_PART.pack(len(exe), len(cwd), len(args)) + exe + cwd + args
+    (event,) = decoder.decode(data, [0], 0)
+    return event.exe, event.cwd, event.args, event.truncated
+
+
+def test_the_same_bytes_divided_otherwise_are_another_image(decoder):
+    for _ in range(2):
+        assert executed(decoder, b"b\0a\0", b"", b"") == ("/a/b", "/", (), False)
+        assert executed(decoder, b"b\0", b"a\0", b"") == ("/b", "/a", (), False)
+        assert executed(decoder, b"b\0", b"", b"a\0") == ("/b", "/", ("a",), False)
+
+
+def test_what_was_cut_is_not_taken_for_the_whole_image_of_the_same_bytes(decoder):
+    image = b"b\0", b"a\0", b"x\0"
+    for _ in range(2):
+        assert executed(decoder, *image) == ("/b", "/a", ("x",), False)
+        assert executed(decoder, *image, wire.ARGS_UNREADABLE) == ("/b", "/a", None, True)
+        assert executed(decoder, *image, wire.EXE_CUT) == ("b", "/a", ("x",), True)
+        assert executed(decoder, *image, wire.CWD_CUT) == ("/b", None, ("x",), True)
+
+
+def test_what_is_remembered_of_names_and_images_is_bounded(decoder, monkeypatch):
+    monkeypatch.setattr(wire, "REMEMBERED", 3)
+    for number in range(20):
+        args = b"%d\0" % number
+        assert executed(decoder, b"b\0", b"", args)[2] == (str(number),)
+        decoder.decode(record(wire.FORK, 7, 10**9, args), [0], 0)
+        assert len(decoder._images) <= 3
+        assert len(decoder._names) <= 3
+    before = len(decoder._images)
+    assert executed(decoder, b"b\0", b"", b"x" * 5000)[2] == ("x" * 5000,)
+    assert len(decoder._images) == before
