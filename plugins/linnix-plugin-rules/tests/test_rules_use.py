@@ -237,6 +237,16 @@ def test_storage_may_have_to_be_waited_for(host, alerts_of, share, fires):
     assert bool(alerts_of(text, host.records)) is fires
 
 
+def test_it_is_the_waiting_of_the_whole_duration_that_counts(host, alerts_of):
+    writer = host.seen("writer")
+    for n in range(9):
+        host.wait(1)
+        host.sample(writer, interval=1, write_bytes=5 * MB)
+        polled_pressure(host, 0 if n % 2 else 50)
+    assert alerts_of(rule("io_rate", threshold=4, duration=4, waiting_pct=20), host.records)
+    assert not alerts_of(rule("io_rate", threshold=4, duration=4, waiting_pct=40), host.records)
+
+
 # --- steady ---------------------------------------------------------------------------
 
 

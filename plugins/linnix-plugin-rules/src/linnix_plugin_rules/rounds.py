@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import operator
+import statistics
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -51,8 +52,9 @@ MEGABYTE = 1_000_000
 #: Nanoseconds that a child may have been dead before it is waited for.
 WAITED_NS = 200_000_000
 
-#: The CPU (%) that is too little to be told of, however long it is waited for.
-LEAST_CPU = 20.0
+#: The CPU time that a spin has to get, as a part of its duration. Where more is to be waited
+#: for, it takes longer until that says something.
+ENOUGH_CPU = 3 / 8
 
 #: By how much memory may differ, at most, while nothing happens: the kernel's own counters
 #: are off by that much.
@@ -283,7 +285,7 @@ class _Use(RoundDetector):
     def on_round(self, samples: Round) -> Sequence[Finding]:
         now_ns = samples.ts_ns
         amounts = samples.amounts(self.measured, self)
-        limit = self._limit(samples)
+        limit = self.threshold * self.units
         before, self._timers = self._timers, {}
         for each, amount in amounts.items():
             if amount > limit and (not isinstance(each, Process) or samples.lived(each)):
@@ -299,10 +301,6 @@ class _Use(RoundDetector):
                 # Because of a descendant: on its own it has yet to last as long.
                 self._timers[each] = self._timers[each]._replace(began_ns=now_ns, used_s=0.0)
         return [self._finding(samples, each, amounts[each]) for each in lasting]
-
-    def _limit(self, samples: Round) -> float:
-        """What may be used in this round."""
-        return self.threshold * self.units
 
     def _timer(self, before: _Timer | None, each: Any, samples: Round) -> _Timer:
         return before or _Timer(samples.ts_ns - self._measured_ns(each, samples))
@@ -388,9 +386,8 @@ class SubtreeCpu(_Use):
         return _Timer(samples.ts_ns - measured_ns, rss, used_s)
 
     def _lasts(self, timer: _Timer, now_ns: int) -> bool:
-        if self.steady and timer.used_s < LEAST_CPU / 100 * (now_ns - timer.began_ns) / 1e9:
-            return False
-        return super()._lasts(timer, now_ns)
+        enough = not self.steady or timer.used_s >= ENOUGH_CPU * self.duration
+        return enough and super()._lasts(timer, now_ns)
 
     def _use(self, samples: Round, each: Any, amount: float) -> tuple[list[Evidence], str]:
         if not self.steady:
@@ -438,9 +435,26 @@ class IoRate(_Use):
     direction: Literal["both", "read", "write"] = key(one_of("both", "read", "write"), "both")
     waiting_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
 
-    def _limit(self, samples: Round) -> float:
-        waits = samples.machine.waiting >= self.waiting_pct
-        return super()._limit(samples) if waits else math.inf
+    #: How long work on the machine has waited lately: when, and the share (%) of that round.
+    _waits: deque[tuple[int, float]] = attrs.field(factory=deque, init=False, eq=False, repr=False)
+
+    def start(self) -> None:
+        """Begin with nothing known."""
+        super().start()
+        self._waits.clear()
+
+    def on_round(self, samples: Round) -> Sequence[Finding]:
+        """Judge a round, knowing how long work has waited in those of the duration."""
+        self._waits.append((samples.ts_ns, samples.machine.waiting))
+        while samples.ts_ns - self._waits[0][0] > self.duration * 1e9:
+            self._waits.popleft()
+        return super().on_round(samples)
+
+    def _lasts(self, timer: _Timer, now_ns: int) -> bool:
+        return super()._lasts(timer, now_ns) and self._waited() >= self.waiting_pct
+
+    def _waited(self) -> float:
+        return statistics.fmean(share for _, share in self._waits)
 
     @property
     def measured(self) -> str:
