@@ -6,6 +6,7 @@ follows it and writes what it sees to a file. For each: how many of the events i
 many commands came whole, and its CPU time for each event that happened.
 
 * ``linnix``: ``linnix run`` with the collector ebpf and the handler jsonl;
+* ``linnix, delivered``: the same, where the handler gets all events and writes none of them;
 * ``bpftrace``: three tracepoints and ``join(args.argv)``;
 * ``forkstat``: the netlink connector.
 
@@ -164,6 +165,12 @@ def told_by_linnix(text: str) -> tuple[int, int]:
     return events, commands
 
 
+def told_by_account(text: str) -> tuple[int, int]:
+    """How many events reached the collector by its own account; no commands are written."""
+    records = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    return max((r["received"] for r in records if r.get("emitted") is not None), default=0), 0
+
+
 def told_by_bpftrace(text: str) -> tuple[int, int]:
     # What a printf and a join write of one event may stand on two lines.
     events = len(re.findall(r"\b(?:fork|exec|exit) \d+ ", text.replace("\n", " \n")))
@@ -195,8 +202,10 @@ def main() -> None:
             sys.executable, "-m", "linnix_core", "run", "--no-plugins", "--collector", "ebpf",
             "--handler", "jsonl:-", "--set", f"agent.data_dir='{base / 'data'}'",
         ]  # fmt: skip
+        silent = [*run, "--set", "handlers.jsonl.types=['system', 'loss']"]
         observers: dict[str, tuple[list[str], str | None, Told]] = {
             "linnix": (run, '"type":"system"', told_by_linnix),
+            "linnix, delivered": (silent, '"type":"system"', told_by_account),
             "bpftrace": (["bpftrace", "-e", BPFTRACE], "Attaching", told_by_bpftrace),
             "forkstat": (["forkstat", "-e", "fork,exec,exit"], None, told_by_forkstat),
         }
