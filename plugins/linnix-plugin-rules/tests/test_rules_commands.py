@@ -88,7 +88,9 @@ def test_without_a_file_the_shipped_rules_are_meant():
 def test_list_tells_what_a_rule_detects(rules):
     first, second = run_json("list", rules)
     assert (first["name"], first["severity"], first["class"]) == ("burst", "high", "fork_storm")
-    assert first["keys"] == {"counts": "all", "threshold": 20, "window_seconds": 5}
+    assert first["keys"] == {
+        "bare_pct": 0, "counts": "all", "threshold": 20, "window_seconds": 5
+    }  # fmt: skip
     assert (second["detector"], second["class"], second["filtered"]) == ("fd_count", None, True)
     assert run("list", rules).splitlines()[1].split()[:3] == ["burst", "high", "fork_storm"]
 

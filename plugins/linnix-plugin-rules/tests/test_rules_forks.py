@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linnix_core import Evidence, ProcessEvent, Subject
-from linnix_plugin_rules.tree import Process
+from linnix_plugin_rules.tree import STARTS_NS, Process
 from linnix_plugin_rules.windows import MAX_ENTRIES, TICKS, EventWindow
 
 BURST = "- {name: burst, severity: high, detector: fork_burst, threshold: 30, window_seconds: 5}"
@@ -387,6 +387,72 @@ def test_a_window_stays_exact_and_small_when_everybody_forks():
     assert len(window._entries) <= MAX_ENTRIES + TICKS
     window.add(10**18 + 60 * 10**9, None, None)
     assert window.total == window.sampled == len(window._entries) == len(window._groups) == 1
+
+
+BARE = "- {name: bare, detector: fork_burst, counts: bare, threshold: 30, window_seconds: 2"
+
+
+def subshells_and_programs(host, script, programs, subshells, turns=40):
+    """A script that forks so many of each in turn, the programs from subshells."""
+    for _ in range(turns):
+        subshell = host.fork(script)
+        for _ in range(subshells - 1):
+            host.exit(host.fork(subshell))
+        for _ in range(programs):
+            host.jobs(subshell, 1, "tr", lives=0.001, every=0.001)
+        host.exit(subshell)
+        host.wait(0.01)
+
+
+@pytest.mark.parametrize(
+    ("programs", "subshells", "fires"), [(0, 1, True), (1, 4, True), (2, 2, False), (4, 2, False)]
+)
+def test_of_a_storm_nearly_nothing_starts_a_program(host, alerts_of, programs, subshells, fires):
+    script = host.seen("bash")
+    subshells_and_programs(host, script, programs, subshells)
+    found = alerts_of(BARE + ", bare_pct: 75}", host.records)
+    assert [alert.subject.key for alert in found] == [script.key] * fires
+    assert alerts_of(BARE + "}", host.records)
+
+
+def test_programs_that_were_started_before_hide_no_storm(host, alerts_of):
+    server = host.seen("server")
+    host.jobs(server, 500, every=0.001)
+    host.wait(5)
+    host.forks(server, 40, every=0.01)
+    (alert,) = alerts_of(BARE + ", bare_pct: 75}", host.records)
+    assert alert.subject.key == server.key
+
+
+def test_a_script_beside_it_hides_no_storm_for_long(host, alerts_of):
+    script, bomb = host.seen("bash"), host.seen("bomb")
+    subshells_and_programs(host, script, 2, 2, turns=20)
+    for _ in range(20):
+        subshells_and_programs(host, script, 2, 2, turns=1)
+        host.forks(bomb, 20, every=0.002)
+    found = alerts_of(BARE + ", bare_pct: 75}", host.records)
+    assert [alert.subject.key for alert in found] == [bomb.key]
+
+
+@pytest.mark.parametrize("scope", ["process", "cgroup"])
+def test_groups_are_judged_alike(host, alerts_of, scope):
+    script = host.seen("bash")
+    subshells_and_programs(host, script, 2, 2)
+    assert not alerts_of(f"{BARE}, bare_pct: 75, scope: {scope}}}", host.records)
+
+
+@given(st.lists(st.integers(0, 3 * 10**9), max_size=60))
+def test_starts_are_counted_of_about_the_latest_span(gaps):
+    """Never more than of two spans, never less than what is in this one."""
+    process = Process("b", 9, 9, None, "sh", None, None)
+    moments, now_ns = [], 10**18
+    for gap in gaps:
+        now_ns += gap
+        process.child_started(now_ns)
+        moments.append(now_ns)
+    within = sum(now_ns - at < 2 * STARTS_NS for at in moments)
+    assert process.started_lately(now_ns) <= within
+    assert process.started_lately(now_ns + 2 * STARTS_NS) == 0
 
 
 def test_forks_that_were_taken_back_make_room_for_others():

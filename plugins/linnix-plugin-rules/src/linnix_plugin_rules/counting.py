@@ -198,12 +198,16 @@ def _shown(group: Hashable) -> str:
 
 @attrs.define(kw_only=True)
 class ForkDetector(CountDetector):
-    """``counts`` leaves out forks whose child starts a program, or those that have ended."""
+    """``counts`` leaves out forks whose child starts a program, or those that have ended.
+
+    With ``bare_pct`` at least so many percent of what the offender forked lately start none.
+    """
 
     noun = "forks"
     scopes: ClassVar[tuple[Scope, ...]] = ("host", "process", "subtree", "cgroup")
 
     counts: Literal["all", "bare", "living"] = key(one_of("all", "bare", "living"), "all")
+    bare_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
 
     @property
     def stream(self) -> Hashable:
@@ -216,6 +220,22 @@ class ForkDetector(CountDetector):
         if self.counts == "all":
             return None
         return "exec" if self.counts == "bare" else "exit"
+
+    def look(self, window: EventWindow, now_ns: int) -> Finding | None:
+        """Judge the window; a script that also runs programs is left alone for a moment."""
+        finding = super().look(window, now_ns)
+        if finding is None or self._is_bare(window, finding.process, now_ns):
+            return finding
+        self.rest(window, now_ns + LOOK_EVERY_NS)
+        return None
+
+    def _is_bare(self, window: EventWindow, top: Process | None, now_ns: int) -> bool:
+        if not self.bare_pct or top is None:
+            return True
+        counts = window.counts_below(top)
+        bare = sum(counts.values())
+        started = sum(process.started_lately(now_ns) for process in counts)
+        return 100 * bare >= self.bare_pct * (bare + started)
 
     def grouping(self) -> Callable[[Process | None, Process | None], Any] | None:
         """The group of a fork by its parent and the tree that grew; None if that is the tree."""

@@ -269,6 +269,8 @@ class Engine:
         if not process.again:
             for entry in process.counted:
                 entry.take_back("exec")
+            if process.forker is not None:
+                process.forker.child_started(now_ns)
         if not self._execs:
             return None
         parent = process.forker or process.parent

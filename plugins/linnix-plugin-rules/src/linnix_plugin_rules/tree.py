@@ -36,6 +36,9 @@ MAX_ENDED = 16_384
 #: The offender's share in what its tree did, at least.
 OFFENDER_SHARE = 0.8
 
+#: The span in which it is counted how many children start a program.
+STARTS_NS = 2_000_000_000
+
 #: A process that is younger than this acts for the tree that it was born into.
 YOUNG_NS = 10_000_000_000
 
@@ -75,6 +78,25 @@ class Process(msgspec.Struct, eq=False):
     #: The same of children that ended and are being waited for, and when the last one ended.
     inherits: tuple[int, int] | None = None
     bereft_ns: int = 0
+    #: How many that it forked started a program in this span and in the one before.
+    starts: int = 0
+    starts_before: int = 0
+    starts_ns: int = 0
+
+    def child_started(self, now_ns: int) -> None:
+        """Count a child that starts its first program."""
+        age_ns = now_ns - self.starts_ns
+        if age_ns >= STARTS_NS:
+            self.starts_before = self.starts if age_ns < 2 * STARTS_NS else 0
+            self.starts, self.starts_ns = 0, now_ns
+        self.starts += 1
+
+    def started_lately(self, now_ns: int) -> float:
+        """About how many did so in the `STARTS_NS` before this moment."""
+        age = (now_ns - self.starts_ns) / STARTS_NS
+        if age >= 1:
+            return self.starts * max(2 - age, 0.0)
+        return self.starts + self.starts_before * (1 - age)
 
     @property
     def key(self) -> ProcessKey | None:

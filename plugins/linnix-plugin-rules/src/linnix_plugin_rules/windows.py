@@ -179,6 +179,25 @@ class EventWindow:
             group.entry = None  # It leads back to the group.
             del self._groups[group.key]
 
+    def counts_below(self, top: Process) -> dict[Process, int]:
+        """How often this process and each of its descendants did it."""
+        below: dict[Process | None, bool] = {None: False, top: True}
+        counts: dict[Process, int] = {}
+        for entry in self._entries:
+            actor = entry.actor
+            if actor is None:
+                continue
+            path = []
+            above: Process | None = actor
+            while above not in below:
+                assert above is not None
+                path.append(above)
+                above = above.parent
+            below.update(dict.fromkeys(path, below[above]))
+            if below[actor]:
+                counts[actor] = counts.get(actor, 0) + entry.count
+        return counts
+
     def main_origin(self) -> Process | None:
         """Where the groups are origins, that of most events of the heaviest tree, quickly."""
         groups = self._groups.items()
