@@ -21,7 +21,18 @@ _skipped: list[str] = []
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Remember what was skipped; an expected failure is none."""
     if report.skipped and not hasattr(report, "wasxfail"):
-        _skipped.append(report.nodeid)
+        _remember(report)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """Remember a file that was skipped as a whole, whose tests nobody has heard of."""
+    if report.skipped:
+        _remember(report)
+
+
+def _remember(report: pytest.TestReport | pytest.CollectReport) -> None:
+    why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    _skipped.append(f"{report.nodeid}: {why}")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -33,7 +44,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say why."""
     if os.environ.get("CI") == "true":
-        for nodeid in _skipped:
+        for skipped in _skipped:
             terminalreporter.write_line(
-                f"skipped in CI, which counts as failed: {nodeid}", red=True
+                f"skipped in CI, which counts as failed: {skipped}", red=True
             )

@@ -105,22 +105,6 @@ def forever() -> Iterator[threading.Event]:
 
 
 @pytest.fixture
-def eventually() -> Callable[[Callable[[], Any]], bool]:
-    """Look again and again until the condition holds, where there is no event to wait for."""
-
-    def wait(condition: Callable[[], Any]) -> bool:
-        deadline = time.monotonic() + HANG_S
-        pause = threading.Event()
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            pause.wait(0.002)
-        return True
-
-    return wait
-
-
-@pytest.fixture
 def make_catalog() -> Callable[[Mapping[str, Any]], Catalog]:
     """``make_catalog({"handlers.memory": Memory})``"""
     return catalog_of

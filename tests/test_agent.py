@@ -40,6 +40,7 @@ from linnix_core import (
 from linnix_core import agent as agent_module
 from linnix_core import notices as notices_module
 from linnix_core.errors import RequiredComponentFailed
+from linnix_core.testing.waiting import eventually
 
 HANG_S = 60.0
 
@@ -263,12 +264,12 @@ def test_a_run_that_has_nothing_more_to_collect_waits_for_its_explanation(make_a
         assert journal.count(("notes", "insight", "slow")) == 1
 
 
-def test_a_run_ends_when_the_last_collector_has_nothing_more(make_agent, journal, eventually):
+def test_a_run_ends_when_the_last_collector_has_nothing_more(make_agent, journal):
     class Lasts:
         @hookimpl
         def linnix_start(self):
             running = threading.enumerate
-            assert eventually(lambda: "linnix-collectors.replay" not in {t.name for t in running()})
+            eventually(lambda: "linnix-collectors.replay" not in {t.name for t in running()})
 
         @hookimpl
         def linnix_collect(self, sink, stop):
@@ -618,7 +619,7 @@ def test_health_is_asked_and_shown_with_its_limits(make_agent, journal, monkeypa
         assert (status.state, status.limits) == ("running", ())
 
 
-def test_a_component_that_has_gone_is_no_longer_asked_for_labels(make_agent, journal, eventually):
+def test_a_component_that_has_gone_is_no_longer_asked_for_labels(make_agent, journal):
     class Leaves:
         @hookimpl
         def linnix_handle(self, batch):
@@ -641,7 +642,7 @@ def test_a_component_that_has_gone_is_no_longer_asked_for_labels(make_agent, jou
         "collectors.c": Pulse, "handlers.leaves": Leaves, "handlers.notes": notes(journal),
     }  # fmt: skip
     with make_agent(plugins) as agent:
-        assert eventually(lambda: status_of(agent, "handlers.leaves").code == "capability")
+        eventually(lambda: status_of(agent, "handlers.leaves").code == "capability")
         for _ in range(3):  # the batch that was on its way may still have been offered
             asked, seen = journal.count("enrich"), len(journal.entries)
             assert journal.wait_until(lambda entries, n=seen: len(entries) > n + 5)

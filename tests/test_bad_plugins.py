@@ -19,6 +19,7 @@ from linnix_core.catalog import Catalog
 from linnix_core.errors import PluginError, RequiredComponentFailed
 from linnix_core.hookspecs import SPECS, Lifecycle
 from linnix_core.records import ProcessEvent
+from linnix_core.testing.waiting import eventually
 
 HANG_S = 60.0
 
@@ -486,7 +487,7 @@ def _raise():
     ("kind", "hook", "failed", "hung"), _TROUBLED, ids=[f"{k}-{h}" for k, h, *_ in _TROUBLED]
 )
 def test_a_hook_in_trouble_costs_its_component_alone(
-    kind, hook, failed, hung, trouble, good, make_agent, journal, beats_on, eventually, forever,
+    kind, hook, failed, hung, trouble, good, make_agent, journal, beats_on, forever,
     monkeypatch,
 ):  # fmt: skip
     for name, seconds in {
@@ -525,7 +526,7 @@ def test_a_hook_in_trouble_costs_its_component_alone(
             agent.request_reload()
         if hook != "linnix_stop":
             # Looking after the components is what the run does while it waits.
-            assert eventually(lambda: agent.run(0.01) and shown()), status_of(agent, bad)
+            eventually(lambda: agent.run(0.01) and shown(), said=lambda: status_of(agent, bad))
         assert beats_on()
     if hook == "linnix_stop":
         assert shown(), status_of(agent, bad)

@@ -12,8 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+from linnix_core.testing.waiting import eventually
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -138,16 +138,18 @@ class Recording:
 
     def next(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The next record that is wanted, once it has been written."""
-        deadline = time.monotonic() + HANG_S
-        pause = threading.Event()
-        while time.monotonic() < deadline:
+
+        def found() -> dict[str, Any] | None:
             over = self._run.poll() is not None
             for record in self._written():
                 if wanted(record):
                     return record
             assert not over, "the run has ended without it"
-            pause.wait(0.05)
-        raise TimeoutError("nothing of the kind was recorded")
+            return None
+
+        record = eventually(found, within_s=HANG_S)
+        assert record is not None
+        return record
 
     def _written(self) -> Iterator[dict[str, Any]]:
         if not self._path.exists():

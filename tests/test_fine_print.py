@@ -100,6 +100,7 @@ from linnix_core.hookspecs import KINDS, SPECS
 from linnix_core.loading import load
 from linnix_core.plan import make_plan
 from linnix_core.plugins import CallFailed, verify
+from linnix_core.testing.waiting import eventually
 
 HANG_S = 60.0
 
@@ -562,7 +563,7 @@ def test_submit_never_blocks_and_takes_alerts_only(make_agent):
         assert incident.alerts == 6000 - agent.rejected_alerts
 
 
-def test_block_holds_back_only_the_pipeline(make_agent, journal, eventually):
+def test_block_holds_back_only_the_pipeline(make_agent, journal):
     go_on = threading.Event()
 
     class Blocks:
@@ -584,7 +585,7 @@ def test_block_holds_back_only_the_pipeline(make_agent, journal, eventually):
     )
     with agent:
         blocked = agent._handlers[0].queue
-        assert eventually(lambda: blocked.waiting and blocked._changed._waiters)
+        eventually(lambda: blocked.waiting and blocked._changed._waiters)
         # Alerts, incidents and whoever submits are not held back.
         agent.submit(storm())
         assert journal.wait_for(("free", "incident forks", "linnix-handlers.free"))

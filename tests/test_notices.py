@@ -17,6 +17,7 @@ from linnix_core import incidents as incidents_module
 from linnix_core import notices as notices_module
 from linnix_core.incidents import QUIET_NS, IncidentBook
 from linnix_core.notices import AlertThread, ReasonThread
+from linnix_core.testing.waiting import eventually
 
 HANG_S = 60.0
 SECOND = 10**9
@@ -291,8 +292,7 @@ def test_when_stopping_nobody_has_longer_than_that(make_reasoning):
     end = time.monotonic() + HANG_S
     stopping = threading.Thread(target=thread.stop, args=(end,))
     stopping.start()
-    while thread._end != end:
-        time.sleep(0.001)
+    eventually(lambda: thread._end == end)
     go_on.set()
     stopping.join()
     assert deadlines[0] > end

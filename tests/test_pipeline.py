@@ -19,6 +19,7 @@ from linnix_core import Alert, Batch, Evidence, Loss, ProcessEvent, ProcessSampl
 from linnix_core import pipeline as pipeline_module
 from linnix_core.pipeline import BoundedQueue, Counts, Pipeline, Stamp
 from linnix_core.processes import ProcessTable
+from linnix_core.testing.waiting import eventually
 from linnix_core.workers import CollectorSink
 
 HANG_S = 60.0
@@ -196,12 +197,12 @@ def test_a_full_queue_drops_the_newest_batch():
     assert queue.counts() == Counts(9, 6, 0, {"queue_full": 3})
 
 
-def test_a_full_queue_holds_its_sender_until_there_is_room(eventually):
+def test_a_full_queue_holds_its_sender_until_there_is_room():
     queue = BoundedQueue(6, "block")
     queue.put("abcdef")
     sender = threading.Thread(target=queue.put, args=("ghi",))
     sender.start()
-    assert eventually(lambda: queue._changed._waiters)
+    eventually(lambda: queue._changed._waiters)
     # While it waits, the sender still has its records: they are not received yet.
     assert queue.counts() == Counts(6, 0, 6)
     assert drain(queue) == ["abcdef"]
@@ -210,12 +211,12 @@ def test_a_full_queue_holds_its_sender_until_there_is_room(eventually):
     assert queue.counts() == Counts(9, 9, 0)
 
 
-def test_closing_lets_a_waiting_sender_go_and_counts_what_it_had(eventually):
+def test_closing_lets_a_waiting_sender_go_and_counts_what_it_had():
     queue = BoundedQueue(2, "block")
     queue.put("ab")
     sender = threading.Thread(target=queue.put, args=("cd",))
     sender.start()
-    assert eventually(lambda: queue._changed._waiters)
+    eventually(lambda: queue._changed._waiters)
     queue.close()
     sender.join(HANG_S)
     assert drain(queue) == ["ab"]
@@ -675,9 +676,7 @@ def test_labels_of_an_enricher_reach_every_handler(make_agent, journal, monkeypa
 
 
 @pytest.mark.parametrize("trouble", ["hangs", "raises", "exits"])
-def test_an_enricher_in_trouble_costs_labels_only(
-    make_agent, journal, forever, eventually, trouble
-):
+def test_an_enricher_in_trouble_costs_labels_only(make_agent, journal, forever, trouble):
     class Enricher:
         def __init__(self, config, context):
             pass
@@ -706,7 +705,7 @@ def test_an_enricher_in_trouble_costs_labels_only(
         assert status.counters["failures"] >= 1
 
 
-def test_block_holds_back_the_pipeline_and_loses_nothing(make_pipeline, eventually):
+def test_block_holds_back_the_pipeline_and_loses_nothing(make_pipeline):
     pipeline = make_pipeline(batch_size=1)
     source = pipeline.source("collectors.c", 3, "drop_newest")
     slow = pipeline.sink("handlers.slow", 1, "block")
@@ -715,7 +714,7 @@ def test_block_holds_back_the_pipeline_and_loses_nothing(make_pipeline, eventual
     source.put(forks(1))
     take(quick, 1)
     source.put(forks(1, first=2))
-    assert eventually(lambda: slow._changed._waiters)  # the pipeline waits for the slow one
+    eventually(lambda: slow._changed._waiters)  # the pipeline waits for the slow one
     # Notices pass by, to everyone, and the collector's own queue still takes records.
     assert slow.put_notice("linnix_alert", "fire")
     assert quick.put_notice("linnix_alert", "fire")

@@ -26,6 +26,7 @@ import pytest
 from linnix_core import privileges
 from linnix_core.errors import ConfigError
 from linnix_core.testing.distributions import write_distribution
+from linnix_core.testing.waiting import eventually
 
 PLUGINS = '''
 import json
@@ -359,11 +360,11 @@ def test_a_thread_that_a_plugin_has_from_the_start_is_no_more_privileged(world):
 
 
 @needs_root
-def test_records_flow_and_files_rotate_afterwards(world, eventually):
+def test_records_flow_and_files_rotate_afterwards(world):
     logs = world.folder("logs", owner=NOBODY.uid)
     run = world.run(f"jsonl:{logs}/e.jsonl", keys=SMALL_FILES)
     assert run.told()["code"] == "dropped"
-    assert eventually(lambda: len(list(logs.iterdir())) > 3), run.stop()
+    eventually(lambda: len(list(logs.iterdir())) > 3, said=run.stop)
     assert {path.stat().st_uid for path in logs.iterdir()} == {NOBODY.uid}
     assert {path.stat().st_mode & 0o777 for path in logs.iterdir()} == {0o600}
     run.stop()
@@ -372,14 +373,14 @@ def test_records_flow_and_files_rotate_afterwards(world, eventually):
 
 
 @needs_root
-def test_a_file_that_was_written_as_the_account_is_continued_by_the_next_run(world, eventually):
+def test_a_file_that_was_written_as_the_account_is_continued_by_the_next_run(world):
     logs = world.folder("logs", owner=NOBODY.uid)
     file = logs / "e.jsonl"
     sizes = [0]
     for _ in range(2):
         run = world.run(f"jsonl:{file}")
         assert run.told()["code"] == "dropped"
-        assert eventually(lambda: file.stat().st_size > sizes[-1] + 1000)
+        eventually(lambda: file.stat().st_size > sizes[-1] + 1000)
         assert file.stat().st_uid == NOBODY.uid
         assert run.stop()
         assert run.process.returncode == 0
@@ -398,7 +399,7 @@ rules:
 
 
 @needs_root
-def test_a_file_of_rules_is_read_again_afterwards(world, eventually):
+def test_a_file_of_rules_is_read_again_afterwards(world):
     logs = world.folder("logs", owner=NOBODY.uid)
     rules, changed = world.here / "rules.yaml", world.here / "changed.yaml"
     rules.write_text(RULES.format(name="one"))
@@ -408,18 +409,18 @@ def test_a_file_of_rules_is_read_again_afterwards(world, eventually):
     changed.replace(rules)
     size = (logs / "e.jsonl").stat().st_size
     # It looks once a second, with the records of that second.
-    assert eventually(lambda: (logs / "e.jsonl").stat().st_size > size + (30 << 20))
+    eventually(lambda: (logs / "e.jsonl").stat().st_size > size + (30 << 20))
     assert "was read again: 1 rules, 0 of them as before" in run.stop()
 
 
 @needs_root
-def test_the_database_is_written_afterwards_and_by_the_next_run(world, eventually):
+def test_the_database_is_written_afterwards_and_by_the_next_run(world):
     file = world.data / "handlers.sqlite" / "history.db"
     for runs in ({1}, {1, 2}):
         run = world.run("sqlite")
         assert run.told()["code"] == "dropped"
         # Read meanwhile, as whoever looks at a database does, which its locks have to survive.
-        assert eventually(lambda so_far=runs: kept_in(file) == so_far), run.stop()
+        eventually(lambda so_far=runs: kept_in(file) == so_far, said=run.stop)
         assert file.stat().st_uid == NOBODY.uid
         run.stop()
         assert run.process.returncode == 0
@@ -441,42 +442,42 @@ def kept_in(file: Path) -> set[int]:
 
 
 @needs_root
-def test_the_data_folder_is_made_for_the_account_with_what_is_missing_around_it(world, eventually):
+def test_the_data_folder_is_made_for_the_account_with_what_is_missing_around_it(world):
     world.data = world.here / "some" / "where" / "data"
     run = world.run("keeps")
     assert run.told()["code"] == "dropped"
     kept = world.data / "handlers.keeps" / "beats"
-    assert eventually(kept.exists), run.stop()
+    eventually(kept.exists, said=run.stop)
     for path in (kept, kept.parent, world.data, world.data.parent, world.data.parent.parent):
         assert path.stat().st_uid == NOBODY.uid
     assert world.data.stat().st_mode & 0o777 == 0o700
 
 
 @needs_root
-def test_data_that_a_privileged_run_left_stays_usable(world, eventually):
+def test_data_that_a_privileged_run_left_stays_usable(world):
     kept = world.data / "handlers.keeps" / "beats"
     before = world.run("keeps", drop_privileges="false")
-    assert eventually(kept.exists)
+    eventually(kept.exists)
     before.stop()
     assert (kept.stat().st_uid, world.data.stat().st_uid) == (0, 0)
     size = kept.stat().st_size
     run = world.run("keeps")
     assert run.told()["code"] == "dropped"
-    assert eventually(lambda: kept.stat().st_size > size)
+    eventually(lambda: kept.stat().st_size > size)
     assert kept.stat().st_uid == kept.parent.stat().st_uid == NOBODY.uid
 
 
 @needs_root
-def test_data_of_an_unprivileged_run_stays_usable_where_the_next_stays_uid_0(world, eventually):
+def test_data_of_an_unprivileged_run_stays_usable_where_the_next_stays_uid_0(world):
     kept = world.data / "handlers.keeps" / "beats"
     before = world.run("keeps")
-    assert eventually(kept.exists)
+    eventually(kept.exists)
     before.stop()
     size = kept.stat().st_size
     closed = world.folder("closed", mode=0o700)
     run = world.run("keeps", f"jsonl:{closed}/e.jsonl")
     assert run.told()["state"] == "degraded"
-    assert eventually(lambda: kept.stat().st_size > size)
+    eventually(lambda: kept.stat().st_size > size)
     assert kept.stat().st_uid == world.data.stat().st_uid == 0
 
 
@@ -518,7 +519,7 @@ def test_a_folder_that_is_not_linnix_s_alone_is_not_given_away(world, how):
 
 
 @needs_root
-def test_uid_0_stays_without_capabilities_where_the_account_may_not_write(world, eventually):
+def test_uid_0_stays_without_capabilities_where_the_account_may_not_write(world):
     closed = world.folder("closed", mode=0o700)
     run = world.run(f"jsonl:{closed}/e.jsonl", keys=SMALL_FILES)
     told = run.told()
@@ -530,7 +531,7 @@ def test_uid_0_stays_without_capabilities_where_the_account_may_not_write(world,
     assert run.of_threads("Uid") == {("0\t0\t0\t0",)}
     assert run.of_threads(*SETS) == {NO_CAPABILITIES}
     assert run.of_threads("NoNewPrivs") == {("1",)}
-    assert eventually(lambda: len(list(closed.iterdir())) > 3), run.stop()
+    eventually(lambda: len(list(closed.iterdir())) > 3, said=run.stop)
     assert {path.stat().st_uid for path in closed.iterdir()} == {0}
     said = run.stop()
     assert run.process.returncode == 0

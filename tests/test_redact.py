@@ -41,25 +41,10 @@ from linnix_core.redact import (
     clean_text,
     is_alert,
 )
-from linnix_core.testing.secrets import POSITIONS, command_lines
+from linnix_core.testing.secrets import POSITIONS, command_lines, shapes
 
+SHAPES = shapes(seed=1)
 # Put together here, so that no scanner takes this file for a leak.
-SHAPES = {
-    "aws": "AKIA" + "IOSFODNN7EXAMPL2",
-    "github": "gh" + "p_" + "16C7e42F292c6912E7710c838347Ae178B4a",
-    "github-fine": "github" + "_pat_11ABCDEFG0" + "a1B2c3D4e5F6g7",
-    "gitlab": "gl" + "pat-" + "wTq3_9sLm2Xc8RkZ1vBn",
-    "slack": "xo" + "xb-" + "2048-4096-AbCdEfGhIjKl",
-    "stripe": "sk" + "_live_" + "4eC39HqLyjWDarjtT1zdp7dc",
-    "openai": "s" + "k-proj-" + "abcdEFGH1234ijklMNOP5678",
-    "google": "AI" + "zaSyA1234567890abcdefghijklmnopqrstuv",
-    "hugging-face": "h" + "f_" + "abcdefghijklmnopqrstuvwxyz012345",
-    "npm": "np" + "m_" + "abcdefghijklmnopqrstuvwxyz0123456789",
-    "pypi": "py" + "pi-" + "AgEIcHlwaS5vcmcCJDU0",
-    "vault": "hv" + "s." + "CAESIJ4bW6Xk9dMq2rTz7yLw",
-    "telegram": "bot" + "110201543:" + "AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw1",
-    "jwt": "ey" + "JhbGciOiJIUzI1NiJ9." + "ey" + "JzdWIiOiIxMjM0In0." + "dozjgNryP4J3jVmNHl0w5N",
-}
 PRIVATE_KEY = (
     "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----"
 )

@@ -33,6 +33,7 @@ from linnix_core import (
 from linnix_core.config import AgentSettings, Reserved
 from linnix_core.errors import RequiredComponentFailed
 from linnix_core.settings import parse_duration, parse_size
+from linnix_core.testing.waiting import eventually
 
 #: Seconds after which something that should have happened will not happen any more.
 HANG_S = 60.0
@@ -595,25 +596,25 @@ def overflowing(linnix_runtime, **keys: Any) -> tuple[Sees, Any]:
     return seen, agent
 
 
-def settle(seen: Sees, agent: Any, arrived: int, eventually: Callable[..., bool]) -> Any:
+def settle(seen: Sees, agent: Any, arrived: int) -> Any:
     """Open the gate once as many records have come to the handler; its counters then."""
 
     def counters() -> Any:
         return next(status.counters for status in agent.status() if status.name == "seen")
 
-    assert eventually(lambda: counters()["received"] >= arrived)
+    eventually(lambda: counters()["received"] >= arrived)
     seen.gate.set()
     assert agent.wait_idle(HANG_S)
     return counters()
 
 
 @effect_of("queue")
-def test_queue_is_how_many_batches_may_wait(linnix_runtime, eventually):
+def test_queue_is_how_many_batches_may_wait(linnix_runtime):
     seen, agent = overflowing(linnix_runtime, queue=2, overflow="drop_newest")
-    assert settle(seen, agent, 12, eventually)["dropped"] == 6
+    assert settle(seen, agent, 12)["dropped"] == 6
     assert seen.pids == [1, 2, 3, 4, 5, 6]
     seen, agent = overflowing(linnix_runtime, queue=5)
-    assert settle(seen, agent, 12, eventually)["dropped"] == 0
+    assert settle(seen, agent, 12)["dropped"] == 0
     assert len(seen.pids) == 12
 
 
@@ -626,18 +627,16 @@ def test_queue_is_how_many_batches_may_wait(linnix_runtime, eventually):
         ({}, [1, 2, 11, 12]),
     ],
 )
-def test_overflow_says_which_batches_go_when_no_more_may_wait(
-    linnix_runtime, eventually, overflow, pids
-):
+def test_overflow_says_which_batches_go_when_no_more_may_wait(linnix_runtime, overflow, pids):
     seen, agent = overflowing(linnix_runtime, queue=1, **overflow)
-    assert settle(seen, agent, 12, eventually)["dropped"] == 8
+    assert settle(seen, agent, 12)["dropped"] == 8
     assert seen.pids == pids
 
 
 @effect_of("overflow")
-def test_overflow_block_makes_the_pipeline_wait_and_loses_nothing(linnix_runtime, eventually):
+def test_overflow_block_makes_the_pipeline_wait_and_loses_nothing(linnix_runtime):
     seen, agent = overflowing(linnix_runtime, queue=1, overflow="block")
-    assert settle(seen, agent, 4, eventually)["dropped"] == 0
+    assert settle(seen, agent, 4)["dropped"] == 0
     assert seen.pids == list(range(1, 13))
 
 

@@ -24,6 +24,7 @@ from linnix_core import (
 )
 from linnix_core import workers as workers_module
 from linnix_core.pipeline import BoundedQueue, Counts
+from linnix_core.testing.waiting import eventually
 from linnix_core.workers import CollectorWorker, FailureGate, HandlerWorker
 
 HANG_S = 60.0
@@ -170,9 +171,7 @@ def test_a_failed_batch_is_counted_as_dropped_and_the_next_makes_it_well(run_han
     assert handler.queue.counts() == Counts(5, 2, 0, {"error": 3})
 
 
-def test_five_failures_in_a_row_quarantine_until_a_retry_passes(
-    run_handler, journal, monkeypatch, eventually
-):
+def test_five_failures_in_a_row_quarantine_until_a_retry_passes(run_handler, journal, monkeypatch):
     monkeypatch.setattr(workers_module, "FIRST_PAUSE_S", 10 * HANG_S)
     monkeypatch.setattr(workers_module, "LAST_PAUSE_S", 10 * HANG_S)
     handler = run_handler(scripted(journal, *[OSError("down")] * 5))
@@ -185,7 +184,7 @@ def test_five_failures_in_a_row_quarantine_until_a_retry_passes(
     assert handler.queue.waiting == 7  # it is left alone
     handler.worker.hurry.set()  # as the end of a run does
     assert journal.wait_for("passes")
-    assert eventually(lambda: handler.component.state == "running")
+    eventually(lambda: handler.component.state == "running")
     assert handler.queue.counts().dropped == {"error": 5}
 
 
@@ -369,7 +368,7 @@ def test_the_last_thing_before_the_end_is_a_flush(run_handler, journal, monkeypa
 
 
 def test_what_only_the_flush_finds_lost_is_no_longer_counted_as_handled(
-    run_handler, journal, monkeypatch, eventually
+    run_handler, journal, monkeypatch
 ):
     monkeypatch.setattr(workers_module, "FLUSH_EVERY_S", 0.001)
 
@@ -386,12 +385,10 @@ def test_what_only_the_flush_finds_lost_is_no_longer_counted_as_handled(
 
     handler = run_handler(LosesInFlush)
     handler.send(5)
-    assert eventually(lambda: handler.queue.counts() == Counts(5, 3, 0, {"sync": 2}))
+    eventually(lambda: handler.queue.counts() == Counts(5, 3, 0, {"sync": 2}))
 
 
-def test_a_flush_that_fails_is_shown_until_one_passes(
-    run_handler, journal, monkeypatch, eventually, caplog
-):
+def test_a_flush_that_fails_is_shown_until_one_passes(run_handler, journal, monkeypatch, caplog):
     monkeypatch.setattr(workers_module, "FLUSH_EVERY_S", 0.001)
     full = threading.Event()
     full.set()
@@ -409,7 +406,7 @@ def test_a_flush_that_fails_is_shown_until_one_passes(
 
     handler = run_handler(FailsToFlush)
     handler.send(1)
-    assert eventually(lambda: handler.component.status().code == "flush")
+    eventually(lambda: handler.component.status().code == "flush")
     assert handler.component.status().reason == "linnix_flush: SystemExit: 1"
     for flushes in range(2, 9):
         handler.send(1)  # that batches pass says nothing of the flush
@@ -418,11 +415,11 @@ def test_a_flush_that_fails_is_shown_until_one_passes(
     assert caplog.text.count("linnix_flush: SystemExit: 1") == 1
     full.clear()
     handler.send(1)
-    assert eventually(lambda: handler.component.state == "running")
+    eventually(lambda: handler.component.state == "running")
 
 
 def test_a_call_that_does_not_return_is_shown_as_stalled_until_it_does(
-    run_handler, journal, forever, eventually
+    run_handler, journal, forever
 ):
     class Stalls:
         @hookimpl
@@ -435,11 +432,11 @@ def test_a_call_that_does_not_return_is_shown_as_stalled_until_it_does(
     assert journal.wait_for("in")
     handler.worker.watch(HANG_S)
     assert handler.component.state == "running"
-    assert eventually(lambda: handler.worker.watch(0.0) or handler.component.state == "degraded")
+    eventually(lambda: handler.worker.watch(0.0) or handler.component.state == "degraded")
     assert handler.component.status().code == "stalled"
     forever.set()
     assert handler.queue.wait_idle(time.monotonic() + HANG_S)
-    assert eventually(lambda: handler.worker.watch(0.0) or handler.component.state == "running")
+    eventually(lambda: handler.worker.watch(0.0) or handler.component.state == "running")
 
 
 # --- collectors -----------------------------------------------------------------------
@@ -507,7 +504,7 @@ def test_a_collector_that_crashes_is_started_again_and_goes_on_emitting(run_coll
     assert collector.pids() == [1, 1]
 
 
-def test_a_collector_that_streams_again_has_recovered(run_collector, journal, eventually):
+def test_a_collector_that_streams_again_has_recovered(run_collector, journal):
     class CrashesOnce:
         @hookimpl
         def linnix_collect(self, sink, stop):
@@ -520,13 +517,13 @@ def test_a_collector_that_streams_again_has_recovered(run_collector, journal, ev
     assert journal.wait_for("called", times=2)
     collector.worker.watch(HANG_S)
     assert collector.component.state == "degraded"  # not before it has lasted
-    assert eventually(lambda: collector.worker.watch(0.0) or collector.component.runs)
-    assert eventually(lambda: collector.worker.watch(0.0) or collector.component.state == "running")
+    eventually(lambda: collector.worker.watch(0.0) or collector.component.runs)
+    eventually(lambda: collector.worker.watch(0.0) or collector.component.state == "running")
 
 
 @pytest.mark.parametrize("hook", ["linnix_collect", "linnix_poll"])
 def test_a_collector_that_crashes_five_times_in_a_row_is_tried_again_later(
-    run_collector, journal, monkeypatch, eventually, hook
+    run_collector, journal, monkeypatch, hook
 ):
     monkeypatch.setattr(workers_module, "FIRST_PAUSE_S", 10 * HANG_S)
     monkeypatch.setattr(workers_module, "LAST_PAUSE_S", 10 * HANG_S)
@@ -550,7 +547,7 @@ def test_a_collector_that_crashes_five_times_in_a_row_is_tried_again_later(
                 self._crash()
 
     collector = run_collector(Tested)
-    assert eventually(lambda: collector.component.status().code == "quarantined")
+    eventually(lambda: collector.component.status().code == "quarantined")
     assert collector.component.status().reason.endswith(
         "SystemExit: 1; 5 failures in a row, next try in 600 s"
     )
@@ -558,7 +555,7 @@ def test_a_collector_that_crashes_five_times_in_a_row_is_tried_again_later(
     assert collector.worker.alive  # and the pause ends with the run, as the fixture checks
 
 
-def test_a_poll_that_passes_ends_the_row_of_failures(run_collector, journal, no_pauses, eventually):
+def test_a_poll_that_passes_ends_the_row_of_failures(run_collector, journal, no_pauses):
     class Recovers:
         @hookimpl
         def linnix_poll(self):
@@ -568,8 +565,8 @@ def test_a_poll_that_passes_ends_the_row_of_failures(run_collector, journal, no_
             return forks(1)
 
     collector = run_collector(Recovers)
-    assert eventually(lambda: collector.queue.counts().received)
-    assert eventually(lambda: collector.component.state == "running")
+    eventually(lambda: collector.queue.counts().received)
+    eventually(lambda: collector.component.state == "running")
     assert collector.component.failures == 7
 
 

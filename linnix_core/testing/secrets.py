@@ -80,6 +80,9 @@ def shapes(seed: int) -> dict[str, str]:
         "hugging-face": "h" + "f_" + word(34),
         "npm": "np" + "m_" + word(36),
         "jwt": f"{'ey'}J{word(24)}.{'ey'}J{word(30)}.{word(43)}",
+        "pypi": "py" + "pi-" + "AgEIcHlwaS5vcmc" + word(60),
+        "vault": "hv" + "s." + word(24),
+        "telegram": f"bot{word(9, string.digits[1:])}:" + "AA" + word(33),
     }
 
 

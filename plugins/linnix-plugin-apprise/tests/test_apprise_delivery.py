@@ -13,6 +13,7 @@ import pytest
 
 from linnix_core import PluginUnavailable, Secret
 from linnix_core.testing.secrets import QuotingRule, commands_with_secrets, leaked
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_apprise import AppriseConfig, AppriseHandler, body_of, escaped
 from linnix_plugin_notify import Route, delivery
 from linnix_plugin_notify.testing import (
@@ -74,19 +75,12 @@ def start(linnix_context, service):
         handler.linnix_stop(time.monotonic() + 10)
 
 
-def wait_for(condition, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in a minute"
-        time.sleep(0.01)
-
-
 def test_it_is_told_when_it_opens_and_when_it_is_over(start, service):
     handler = start()
     for told in story():
         handler.linnix_incident(told)
-        wait_for(lambda: service.messages)
-    wait_for(lambda: len(service.messages) == 2)
+        eventually(lambda: service.messages)
+    eventually(lambda: len(service.messages) == 2)
     (_, opened), (_, closed) = service.messages
     assert (opened["title"].split()[0], opened["type"]) == ("HIGH", "failure")
     assert (closed["title"].split()[0], closed["type"]) == ("RESOLVED", "success")
@@ -96,7 +90,7 @@ def test_it_is_told_to_be_over_only_after_a_while(start, service):
     handler = start(resolve_after=3600.0)
     opened, _, closed = story()
     handler.linnix_incident(opened)
-    wait_for(lambda: service.messages)
+    eventually(lambda: service.messages)
     handler.linnix_incident(closed)
     handler.linnix_stop(time.monotonic() + 10)
     assert len(service.messages) == 1
@@ -111,7 +105,7 @@ def test_it_is_told_at_least_once_and_what_may_be_there_twice_is_counted(
     service.next(failure)
     handler = start(timeout=1.0)
     handler.linnix_incident(story()[0])
-    wait_for(lambda: handler._delivery.counts["delivered_opened"])
+    eventually(lambda: handler._delivery.counts["delivered_opened"])
     assert 1 <= len(service.messages) <= 1 + handler._delivery.counts["possible_duplicates"]
 
 
@@ -120,7 +114,7 @@ def test_who_had_the_message_does_not_get_it_again_with_the_others(start, servic
     urls = (Secret(service.address("a")), Secret(service.address("b")))
     handler = start(urls=urls)
     handler.linnix_incident(story()[0])
-    wait_for(lambda: handler._delivery.counts["delivered_opened"])
+    eventually(lambda: handler._delivery.counts["delivered_opened"])
     assert [path for path, _ in service.messages] == ["/a", "/b"]
 
 
@@ -130,7 +124,7 @@ def test_routes_lead_to_groups(start, service):
         routes=(Route(name="forks", classes=("fork_storm",), to="night"),),
     )
     handler.linnix_incident(story()[0])
-    wait_for(lambda: service.messages)
+    eventually(lambda: service.messages)
     assert service.messages[0][0] == "/night"
 
 

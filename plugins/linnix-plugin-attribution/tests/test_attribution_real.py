@@ -4,12 +4,12 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from linnix_core import Batch, SystemSample
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_psi import PsiCollector, PsiConfig
 
 SPIN = "input()\nwhile True: pass"
@@ -69,7 +69,7 @@ class Group:
 
     def remove(self):
         for folder in self._folders:
-            until(lambda folder=folder: removed(folder))
+            eventually(lambda folder=folder: removed(folder))
 
 
 def removed(folder):
@@ -80,13 +80,6 @@ def removed(folder):
     except OSError:
         return False  # the kernel is not done yet with who was in it
     return True
-
-
-def until(condition):
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 def end(child):
@@ -129,7 +122,7 @@ def test_the_group_that_takes_the_cpus_is_named_first(make_group, make_handler, 
     for child in (*spinners, worker):
         child.stdin.write(b"\n")
         child.stdin.flush()
-    until(lambda: victim.waited_us() - before_us > 500_000)
+    eventually(lambda: victim.waited_us() - before_us > 500_000)
 
     second = collector.linnix_poll()
     ended = SystemSample(10**9, ts_ns=second[0].ts_ns + 10**9)
@@ -158,7 +151,7 @@ def test_a_group_accuses_nobody_of_its_own_quota(make_group, make_handler, linni
     handler.linnix_handle(Batch(first))
     worker.stdin.write(b"\n")
     worker.stdin.flush()
-    until(lambda: victim.throttled() and victim.waited_us() > 400_000)
+    eventually(lambda: victim.throttled() and victim.waited_us() > 400_000)
 
     second = collector.linnix_poll()
     ended = SystemSample(10**9, ts_ns=second[0].ts_ns + 10**9)

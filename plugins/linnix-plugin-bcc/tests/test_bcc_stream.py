@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_bcc.lives import TICK_NS
 from linnix_plugin_psutil import LinuxReader
 
@@ -354,8 +355,7 @@ def test_what_a_full_ring_lost_is_counted_and_made_up_for(open_stream):
     # Nobody reads yet, so that the ring is full after some forty events.
     python(FORKS, "100")
     new = subprocess.Popen(["sleep", "601"])
-    while Path(f"/proc/{new.pid}/comm").read_text() != "sleep\n":
-        time.sleep(0.001)
+    eventually(lambda: Path(f"/proc/{new.pid}/comm").read_text() == "sleep\n")
     old.kill()
     old.wait()
     stream.begin()
@@ -386,6 +386,7 @@ def test_the_ring_has_the_size_that_was_asked_for(open_stream):
 DROPPED = """import json, logging, os, pathlib, subprocess, sys, threading, time
 from linnix_core import ProcessView
 from linnix_core.context import Context
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_bcc import BccCollector, BccConfig
 
 class Sink:
@@ -411,8 +412,7 @@ thread = threading.Thread(target=collector.linnix_collect, args=(Sink(), stop))
 thread.start()
 child = subprocess.run(["/bin/sh", "-c", "echo $$"], capture_output=True, text=True)
 pid = int(child.stdout)
-while len(rounds) < 3 or not any(e.kind == "exit" and e.pid == pid for e in said):
-    time.sleep(0.01)
+eventually(lambda: len(rounds) >= 3 and [e for e in said if e.kind == "exit" and e.pid == pid])
 stop.set()
 thread.join()
 limits = collector.linnix_health().limits

@@ -25,6 +25,7 @@ from linnix_core import (
     SystemSample,
     hookimpl,
 )
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_heuristics import HeuristicsReasoner
 from linnix_plugin_http import HttpHandler
 
@@ -129,10 +130,7 @@ class Running:
 
     def until(self, happened):
         """Wait for something that the agent is about to do."""
-        ends = time.monotonic() + PATIENCE_S
-        while not happened():
-            assert time.monotonic() < ends
-            time.sleep(0.02)
+        eventually(happened, said=self.agent.status)
 
     @property
     def incident(self):

@@ -154,8 +154,10 @@ class Run:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def wait_until_degraded(self) -> None:
-        while self.handler.linnix_health().status == "ok":
-            time.sleep(0.01)
+        # It brings pytest along, which no other screen has any use for.
+        from linnix_core.testing.waiting import eventually
+
+        eventually(self.handler.linnix_health, lambda health: health.status != "ok")
 
     def crash(self) -> None:
         raise RuntimeError("a bug elsewhere")

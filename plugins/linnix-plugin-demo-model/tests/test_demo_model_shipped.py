@@ -15,7 +15,7 @@ MEGABYTES_5 = 5_000_000
 
 @pytest.fixture(scope="module")
 def ask():
-    pytest.importorskip("llama_cpp")
+    pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
     from linnix_plugin_insight.reasoners import opened
 
     with opened(["llama-cpp"]) as (reasoner,):

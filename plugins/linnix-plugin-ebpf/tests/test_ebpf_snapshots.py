@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linnix_core import start_time_ns
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_ebpf import collector as module
 from linnix_plugin_ebpf import wire
 from linnix_plugin_ebpf.samples import Sampler, processes_of
@@ -102,8 +103,7 @@ def test_a_frozen_process_waits(sample, start, in_proc):
     try:
         (group / "cgroup.procs").write_text(str(child.pid))
         (group / "freezer.state").write_text("FROZEN")
-        while (group / "freezer.state").read_text() != "FROZEN\n":
-            pass
+        eventually(lambda: (group / "freezer.state").read_text() == "FROZEN\n")
         assert sample(child.pid).state == in_proc(child.pid)[0].state == "D"
     finally:
         (group / "freezer.state").write_text("THAWED")

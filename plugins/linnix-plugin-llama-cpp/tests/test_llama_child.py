@@ -13,6 +13,7 @@ import pytest
 
 from linnix_core import LinnixError
 from linnix_core.testing.records import reason_request
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_llama_cpp import child as child_module
 from linnix_plugin_llama_cpp.child import Child
 from linnix_plugin_openai import NoAnswer, TooLate
@@ -272,9 +273,7 @@ def test_a_turn_ends_when_the_agent_does(make_reasoner, stand_in):
 
     thread = threading.Thread(target=turn)
     thread.start()
-    while reasoner._child is None:
-        assert thread.is_alive()
-        time.sleep(0.01)
+    eventually(lambda: reasoner._child)
     reasoner.linnix_stop(time.monotonic() + PATIENCE_S)
     thread.join(PATIENCE_S)
     assert "SIGKILL" in told[0]

@@ -78,7 +78,7 @@ def test_nothing_to_choose_from_looks_like_the_end():
 @pytest.fixture(scope="module")
 def reply(make_model):
     """What models of random weights say under a grammar: anything that it lets through."""
-    pytest.importorskip("llama_cpp")
+    pytest.importorskip("llama_cpp", reason="needs llama-cpp-python")
     children = [
         Child(
             {

@@ -21,6 +21,7 @@ import attrs
 import pytest
 
 from linnix_core import LinnixError
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_models import systemd
 from linnix_plugin_models.server_state import Launch, ProcessId, Server, write_state
 from linnix_plugin_models.servers import Servers
@@ -74,15 +75,6 @@ def command_of(script, port, mode=""):
     return [sys.executable, "-u", str(script), str(port), mode]
 
 
-def until(condition, what="it"):
-    ends = time.monotonic() + 30
-    while time.monotonic() < ends:
-        if found := condition():
-            return found
-        time.sleep(0.01)
-    pytest.fail(f"{what} has not come about")
-
-
 def connects(port):
     with socket.socket() as client:
         client.settimeout(5)
@@ -90,15 +82,14 @@ def connects(port):
 
 
 def listening(server):
-    until(lambda: connects(server.launch.port), "a server that listens")
+    eventually(lambda: connects(server.launch.port))
     return server
 
 
 def logged(servers, text, name="one"):
     path = servers.log_path(name)
-    return until(
-        lambda: path.exists() and text in (said := path.read_text()) and said,
-        f"{text!r} in the log",
+    return eventually(
+        lambda: path.read_text() if path.exists() else "", lambda written: text in written
     )
 
 
@@ -181,7 +172,7 @@ def test_it_is_started_again_when_it_ends(start, servers):
     first = listening(start())
     logged(servers, "listening")
     first.process.send(signal.SIGKILL)
-    again = until(lambda: (now := servers.find("one")).restarts and now.runs and now)
+    again = eventually(lambda: servers.find("one"), lambda now: now.restarts and now.runs)
     assert again.process != first.process
     assert again.reason == "was ended by SIGKILL: listening"
     listening(again)
@@ -189,7 +180,7 @@ def test_it_is_started_again_when_it_ends(start, servers):
 
 def test_it_is_given_up_with_a_reason(start, servers):
     start(mode="broken", restarts=1)
-    given_up = until(lambda: (now := servers.find("one")).status == "failed" and now)
+    given_up = eventually(lambda: servers.find("one"), lambda now: now.status == "failed")
     assert given_up.reason == "ended with exit code 3: no such model: \\x1b[2Joops"
     assert given_up.restarts == 1
     assert given_up.supervisor.wait(30)
@@ -199,7 +190,7 @@ def test_it_is_given_up_with_a_reason(start, servers):
 
 def test_a_program_that_is_not_there_is_a_reason(servers):
     servers.start("one", lambda _port: ["/nonexistent/llama-server"], port=0, restarts=0)
-    failed = until(lambda: (now := servers.find("one")).status == "failed" and now)
+    failed = eventually(lambda: servers.find("one"), lambda now: now.status == "failed")
     assert "cannot be started: [Errno 2] No such file or directory" in failed.reason
 
 
@@ -224,10 +215,10 @@ def test_what_could_not_be_written_is_written_later(start, servers, script, tmp_
     in_the_way.mkdir()
     first.process.send(signal.SIGKILL)
     assert first.process.wait(30)
-    until(lambda: running(script))
+    eventually(lambda: running(script))
     assert servers.find("one").process == first.process
     in_the_way.rmdir()
-    again = until(lambda: (now := servers.find("one")).runs and now)
+    again = eventually(lambda: servers.find("one"), lambda now: now.runs)
     assert [str(again.process.pid)] == running(script)
     assert again.restarts == 1
 

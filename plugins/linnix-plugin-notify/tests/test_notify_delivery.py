@@ -9,16 +9,10 @@ import pytest
 
 from linnix_core import Alert, Duration, Feedback, PluginUnavailable
 from linnix_core.testing.secrets import QuotingRule, commands_with_secrets, leaked
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_notify import NotNow, Refused, Route, delivery, sections
 from linnix_plugin_notify.outbox import NotSaved, Outbox
 from linnix_plugin_notify.testing import HOSTILE, example_messages, explanation, incident, story
-
-
-def wait_for(condition, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in a minute"
-        time.sleep(0.01)
 
 
 def outbox_of(handler):
@@ -52,7 +46,7 @@ def test_the_next_run_tells_what_this_one_could_not(start, sink):
     sink.failures.extend(NotNow("down", sure=True) for _ in range(100))
     handler = start()
     handler.linnix_incident(story()[0])
-    wait_for(lambda: handler.linnix_health().status == "degraded")
+    eventually(handler.linnix_health, lambda health: health.status == "degraded")
     assert "down" in handler.linnix_health().reason
     assert "1 incidents wait" in handler.linnix_health().reason
     handler.linnix_stop(time.monotonic() + 5)
@@ -97,7 +91,7 @@ def test_what_is_refused_is_counted_and_the_end_is_told(start, sink):
     sink.failures.append(Refused("no"))
     handler = start()
     handler.linnix_incident(story()[0])
-    wait_for(lambda: handler._delivery.counts["refused"])
+    eventually(lambda: handler._delivery.counts["refused"])
     handler.linnix_incident(story()[2])
     assert sink.wait_for(1)
     assert sink.changes == ["resolved"]
@@ -108,7 +102,7 @@ def test_one_target_that_fails_does_not_hold_back_another(start, sink):
     sink.failures.append(NotNow("not A", retry_after_s=3000, sure=True))
     handler = start(routes=routes)
     handler.linnix_incident(story()[0])
-    wait_for(lambda: not sink.failures)
+    eventually(lambda: not sink.failures)
     handler.linnix_incident(incident(id="2", fingerprint="2", class_="oom_risk"))
     assert sink.wait_for(1)
     assert sink.delivered[0][1] == "B"
@@ -124,7 +118,7 @@ def test_a_full_disk_keeps_nobody_from_being_told(start, sink, monkeypatch):
     monkeypatch.setattr(Outbox, "save", full)
     handler.linnix_incident(story()[0])
     assert sink.wait_for(1)
-    wait_for(lambda: "disk is full" in handler.linnix_health().reason)
+    eventually(handler.linnix_health, lambda health: "disk is full" in health.reason)
     monkeypatch.setattr(Outbox, "save", save)
     handler.linnix_flush()
     assert handler.linnix_health().status == "ok"
@@ -138,7 +132,7 @@ def test_a_disk_that_is_really_full_raises_not_saved(start):
     connection.execute(f"PRAGMA max_page_count={pages}")
     for number in range(20):
         handler.linnix_incident(incident(id=f"{number}", fingerprint=f"{number}"))
-    wait_for(lambda: "full" in handler.linnix_health().reason)
+    eventually(handler.linnix_health, lambda health: "full" in health.reason)
     connection.execute("PRAGMA max_page_count=100000")
     handler.linnix_flush()
     assert handler.linnix_health().status == "ok"
@@ -194,7 +188,7 @@ def test_without_routes_severity_and_number_are_those_of_the_component(start, si
     handler.linnix_incident(incident(id="2", fingerprint="2"))
     handler.linnix_incident(incident(id="3", fingerprint="3"))
     assert sink.wait_for(1)
-    wait_for(lambda: handler._delivery.waiting() == (1, 1))
+    eventually(lambda: handler._delivery.waiting() == (1, 1))
     assert handler.linnix_health().limits == ("1 incidents wait for the limit of their route",)
 
 
@@ -202,8 +196,8 @@ def test_metrics_tell_what_became_of_every_message(start, sink):
     handler = start()
     handler.linnix_incident(story()[0])
     handler.linnix_incident(story()[2])
-    wait_for(lambda: "resolved" in sink.changes)
-    wait_for(lambda: handler._delivery.counts["delivered_resolved"])
+    eventually(lambda: "resolved" in sink.changes)
+    eventually(lambda: handler._delivery.counts["delivered_resolved"])
     told = {
         metric.labels["change"]: metric.value
         for metric in handler.linnix_metrics()

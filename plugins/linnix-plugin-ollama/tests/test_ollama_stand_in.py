@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import httpx
+import ollama as client_of_ollama
 import pytest
 
 from linnix_plugin_ollama.testing import CHATML_JINJA
-
-client_of_ollama = pytest.importorskip("ollama", reason="needs Ollama's client: pip install ollama")
 
 SCHEMA = {"type": "object", "properties": {"a": {"enum": ["red"]}}, "required": ["a"]}
 

@@ -163,7 +163,8 @@ def stand_in():
 @pytest.fixture
 def tls_stand_in(tmp_path):
     """The same behind TLS, with ``ca_file``: the authority of its certificate."""
-    trustme = pytest.importorskip("trustme")
+    import trustme
+
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)

@@ -23,6 +23,7 @@ from linnix_core import (
     Subject,
 )
 from linnix_core.testing.secrets import QuotingRule, commands_with_secrets, leaked
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_otlp import OtlpConfig, OtlpHandler
 
 
@@ -33,14 +34,6 @@ def _short_pauses(monkeypatch):
 
 def counters(handler):
     return {metric.name: metric.value for metric in handler.linnix_metrics()}
-
-
-def wait_until(what, seconds=30):
-    """For what has no event to wait for: a state inside of the handler."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)
 
 
 def test_every_event_arrives_once_and_in_order(
@@ -144,7 +137,7 @@ def test_an_exporter_that_does_not_carry_our_request_is_found_out(
     monkeypatch.setattr(OTLPLogExporter, "export", lambda *_: LogRecordExportResult.SUCCESS)
     handler = make_handler(collector)
     handler.linnix_handle(make_events(3))
-    wait_until(lambda: counters(handler)["otlp_lost_records"] == 3)
+    eventually(lambda: counters(handler)["otlp_lost_records"] == 3)
     assert "nothing was sent" in handler.linnix_health().reason
 
 
@@ -221,7 +214,7 @@ def test_a_collector_that_an_unknown_authority_vouches_for_gets_nothing(
 ):
     handler = make_handler(tls_collector, timeout=0.5)
     handler.linnix_handle(make_events(1))
-    wait_until(lambda: handler.linnix_health().status == "degraded")
+    eventually(handler.linnix_health, lambda health: health.status == "degraded")
     assert "cannot be reached" in handler.linnix_health().reason
     assert tls_collector.logs() == []
 
@@ -248,7 +241,7 @@ def test_what_is_refused_for_now_is_sent_again(any_collector, make_handler, make
     handler.linnix_handle(make_events(3))
     assert len(any_collector.wait_for_logs(3)) == 3
     assert any_collector.attempts >= 2
-    wait_until(lambda: counters(handler)["otlp_waiting_records"] == 0)
+    eventually(lambda: counters(handler)["otlp_waiting_records"] == 0)
     assert counters(handler)["otlp_lost_records"] == 0
 
 
@@ -257,7 +250,7 @@ def test_a_batch_waits_while_the_collector_is_busy(any_collector, make_handler, 
     handler = make_handler(any_collector, timeout=0.3)
     handler.linnix_handle(make_events(3))
     assert len(any_collector.wait_for_logs(3)) == 3
-    wait_until(lambda: handler.linnix_health().status == "ok")
+    eventually(handler.linnix_health, lambda health: health.status == "ok")
     assert counters(handler)["otlp_failed_exports"] >= 1
 
 
@@ -265,7 +258,7 @@ def test_retry_after_is_honoured_beyond_the_timeout(any_collector, make_handler,
     any_collector.answers.append(("retry", 600))
     handler = make_handler(any_collector, timeout=0.3)
     handler.linnix_handle(make_events(3))
-    wait_until(lambda: handler.linnix_health().status == "degraded")
+    eventually(handler.linnix_health, lambda health: health.status == "degraded")
     assert handler._sender._pause_until > time.monotonic() + 200
     assert any_collector.attempts == 1
 
@@ -274,7 +267,7 @@ def test_what_is_refused_for_good_is_lost_and_counted(any_collector, make_handle
     any_collector.answers.append(wrong(any_collector))
     handler = make_handler(any_collector)
     handler.linnix_handle(make_events(3))
-    wait_until(lambda: counters(handler)["otlp_lost_records"] == 3)
+    eventually(lambda: counters(handler)["otlp_lost_records"] == 3)
     with pytest.raises(RecordsLost, match="refuses the data") as lost:
         handler.linnix_flush()
     assert (lost.value.count, lost.value.why) == (3, "refused")
@@ -288,7 +281,7 @@ def test_a_redirection_is_no_delivery(collector, make_handler, make_events):
     collector.answers.append(302)
     handler = make_handler(collector)
     handler.linnix_handle(make_events(3))
-    wait_until(lambda: counters(handler)["otlp_lost_records"] == 3)
+    eventually(lambda: counters(handler)["otlp_lost_records"] == 3)
     assert "(302)" in handler.linnix_health().reason
 
 
@@ -297,7 +290,7 @@ def test_too_many_notices_push_out_the_oldest(make_handler, monkeypatch):
     handler = make_handler(endpoint="http://127.0.0.1:9", timeout=0.2, batch_size=1)
     for number in range(10):
         handler.linnix_alert(Alert("r", "high", "an alert", id=str(number)))
-    wait_until(lambda: counters(handler)["otlp_lost_records"] >= 6)
+    eventually(lambda: counters(handler)["otlp_lost_records"] >= 6)
     assert counters(handler)["otlp_waiting_records"] <= 4
 
 
@@ -305,7 +298,7 @@ def test_what_a_collector_takes_only_in_part_is_counted(any_collector, make_hand
     any_collector.answers.append(("partial", 2, "too\nold"))
     handler = make_handler(any_collector)
     handler.linnix_handle(make_events(5))
-    wait_until(lambda: counters(handler)["otlp_lost_records"] == 2)
+    eventually(lambda: counters(handler)["otlp_lost_records"] == 2)
     assert counters(handler)["otlp_exported_records"] == 3
     assert "refused 2 of 5: too\\x0aold" in handler.linnix_health().reason
     with pytest.raises(RecordsLost) as lost:
@@ -363,7 +356,7 @@ def test_a_collector_that_is_not_there_loses_nothing_until_the_queue_is_full(
 ):
     handler = make_handler(endpoint="http://127.0.0.1:9", timeout=0.2)
     handler.linnix_handle(make_events(5))
-    wait_until(lambda: handler.linnix_health().status == "degraded")
+    eventually(handler.linnix_health, lambda health: health.status == "degraded")
     assert "cannot be reached (ConnectionError); 5 records wait" in handler.linnix_health().reason
     handler.linnix_flush()
     assert counters(handler)["otlp_lost_records"] == 0
@@ -401,7 +394,7 @@ def test_trouble_is_logged_once_and_its_end_too(collector, make_handler, make_ev
     handler = make_handler(collector, timeout=0.2)
     handler.linnix_handle(make_events(1))
     collector.wait_for_logs(1)
-    wait_until(lambda: len(logged) == 2)
+    eventually(lambda: len(logged) == 2)
     assert logged == [
         "the Collector cannot take more now (503)",
         "the Collector takes what it gets again",

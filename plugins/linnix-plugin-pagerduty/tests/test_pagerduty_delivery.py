@@ -8,6 +8,7 @@ import pytest
 
 from linnix_core import PluginUnavailable, Secret
 from linnix_core.testing.secrets import QuotingRule, commands_with_secrets, leaked
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_notify import Route, delivery
 from linnix_plugin_notify.testing import kill_everywhere, story
 from linnix_plugin_pagerduty import PagerDutyConfig, PagerDutyHandler
@@ -19,13 +20,6 @@ def soon(monkeypatch):
     """Tries follow each other at once."""
     monkeypatch.setattr(delivery, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(delivery, "LAST_PAUSE_S", 0.05)
-
-
-def wait_for(condition, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in a minute"
-        time.sleep(0.01)
 
 
 def test_an_incident_is_one_alert_that_is_resolved(start, pagerduty):
@@ -60,9 +54,9 @@ def test_a_service_that_fails_is_told_again_until_it_takes_it_once(start, pagerd
     opened, _, closed = story()
     handler.linnix_incident(opened)
     assert pagerduty.wait_for(1)
-    wait_for(lambda: pagerduty.alerts and handler.linnix_health().status == "ok")
+    eventually(lambda: pagerduty.alerts and handler.linnix_health().status == "ok")
     handler.linnix_incident(closed)
-    wait_for(lambda: "resolve" in pagerduty.alerts[0][1])
+    eventually(lambda: "resolve" in pagerduty.alerts[0][1])
     assert len(pagerduty.alerts) == 1
     assert pagerduty.alerts[0][1][-1] == "resolve"
 
@@ -71,14 +65,14 @@ def test_a_slow_reader_gets_it(start, pagerduty):
     pagerduty.next("slow")
     handler = start()
     handler.linnix_incident(story()[0])
-    wait_for(lambda: pagerduty.alerts)
+    eventually(lambda: pagerduty.alerts)
 
 
 def test_it_waits_as_long_as_it_is_asked_to(start, pagerduty):
     pagerduty.next((429, {"Retry-After": "3600"}))
     handler = start()
     handler.linnix_incident(story()[0])
-    wait_for(lambda: handler.linnix_health().status == "degraded")
+    eventually(handler.linnix_health, lambda health: health.status == "degraded")
     trouble = handler._delivery._trouble[""]
     assert trouble.until_ns - time.time_ns() > 3500 * 10**9
     assert "PagerDuty answered 429" in handler.linnix_health().reason
@@ -101,7 +95,7 @@ def test_a_service_that_hangs_holds_back_neither_capture_nor_the_stop(start, pag
     handler = start(timeout=3600.0)
     for told in story():
         handler.linnix_incident(told)  # returns while the service hangs
-    wait_for(lambda: handler._delivery._busy_since is not None)
+    eventually(lambda: handler._delivery._busy_since is not None)
     handler.linnix_stop(time.monotonic() + 0.5)
     assert not pagerduty.requests
 

@@ -3,10 +3,11 @@
 import contextlib
 import subprocess
 import sys
-import time
 
 import httpx
 import pytest
+
+from linnix_core.testing.waiting import eventually
 
 HANG_S = 45.0
 
@@ -38,17 +39,8 @@ def agent(started, free_port, tmp_path_factory):
             with contextlib.suppress(httpx.TransportError):
                 return client.get("/healthz").status_code == 200
 
-        wait_for(answers)
+        eventually(answers)
         yield client
-
-
-def wait_for(look):
-    """What ``look`` returns as soon as that is something; for what another process does."""
-    deadline = time.monotonic() + HANG_S
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"still {found!r}"
-        time.sleep(0.1)
-    return found
 
 
 @pytest.fixture
@@ -89,16 +81,16 @@ def prometheus(program, started, free_port, tmp_path, agent):
 
 
 def test_a_real_prometheus_scrapes_a_real_run(prometheus, tmp_path):
-    wait_for(lambda: [value for _, value in prometheus("up") if value == 1])
-    (events,) = wait_for(lambda: prometheus("linnix_events_total > 0"))
+    eventually(lambda: [value for _, value in prometheus("up") if value == 1])
+    (events,) = eventually(lambda: prometheus("linnix_events_total > 0"))
     assert events[0]["job"] == "linnix"
     states = prometheus('linnix_component_state{state="running"} == 1')
     assert {"collectors.psutil", "handlers.prometheus"} <= {m["component"] for m, _ in states}
     # This test is a process that the agent follows.
     name = 'process_memory_usage_bytes{process_executable_name=~"python.*"} > 0'
-    wait_for(lambda: prometheus(name))
+    eventually(lambda: prometheus(name))
     quantile = "histogram_quantile(0.99, sum by (le) (linnix_stage_latency_seconds_bucket))"
-    wait_for(lambda: prometheus(quantile))
+    eventually(lambda: prometheus(quantile))
     (scraped,) = prometheus("scrape_samples_scraped")
     (kept,) = prometheus("scrape_samples_post_metric_relabeling")
     assert scraped[1] == kept[1] > 50

@@ -4,11 +4,11 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_psi import PsiCollector, PsiConfig
 from linnix_plugin_psi.hierarchies import find_hierarchies
 
@@ -169,15 +169,13 @@ class Group:
 
 
 def _remove(folder):
+    def is_gone():
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+        return not os.path.exists(folder)
+
     # What a killed process leaves behind keeps the group busy for a moment.
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            return os.rmdir(folder)
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
+    eventually(is_gone)
 
 
 @pytest.fixture(scope="session")

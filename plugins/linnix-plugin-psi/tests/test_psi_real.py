@@ -5,11 +5,11 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_psi.files import parse_pairs, parse_pressure
 
 SPIN = "while True: pass"
@@ -27,15 +27,6 @@ def measure(make_collector, group):
         return sample
 
     return measure
-
-
-def until(condition):
-    """Wait for what the kernel does in its own time; a minute is never needed."""
-    deadline = time.monotonic() + 60
-    while not (result := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-    return result
 
 
 def cgroup_in_proc(pid):
@@ -110,7 +101,7 @@ def test_cpu_is_what_the_kernel_counted_between_the_polls(group, start, measure)
     first = measure()
     inner = group.cpu_ns()
     child.go_on()
-    until(lambda: group.cpu_ns() > inner + 50_000_000)
+    eventually(lambda: group.cpu_ns() > inner + 50_000_000)
     inner = group.cpu_ns() - inner
     second = measure()
     outer = group.cpu_ns() - outer
@@ -127,7 +118,7 @@ def test_throttling_is_told_within_the_interval(group, start, measure):
     assert measure().throttled_ns == 0
     child.go_on()
     folder, _ = group.folder("cpu")
-    until(lambda: parse_pairs((folder / "cpu.stat").read_bytes())["nr_throttled"] >= 2)
+    eventually(lambda: parse_pairs((folder / "cpu.stat").read_bytes())["nr_throttled"] >= 2)
     assert measure().throttled_ns > 0
 
 
@@ -165,7 +156,7 @@ def test_pressure_is_that_of_the_group(group, start, measure):
     def total():
         return parse_pressure(file.read_bytes()).some_total_us
 
-    until(total)
+    eventually(total)
     lowest = total()
     sample = measure()
     assert 0 < lowest <= sample.psi_cpu.some_total_us <= total()
@@ -188,7 +179,7 @@ def test_a_group_made_anew_begins_anew(group, start, measure):
     child = start(SPIN)
     group.admit(child)
     child.go_on()
-    until(group.cpu_ns)
+    eventually(group.cpu_ns)
     measure()
     child.end()
     group.remove()

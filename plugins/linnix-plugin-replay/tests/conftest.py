@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import attrs
 import pytest
@@ -169,21 +168,6 @@ def finish():
         return out, err.decode()
 
     return finish
-
-
-@pytest.fixture
-def eventually():
-    """Look again and again until the condition holds, where there is no event to wait for."""
-
-    def wait(condition):
-        deadline = time.monotonic() + HANG_S
-        pause = threading.Event()
-        while not (found := condition()):
-            assert time.monotonic() < deadline, "it has not come about"
-            pause.wait(0.02)
-        return found
-
-    return wait
 
 
 @pytest.fixture

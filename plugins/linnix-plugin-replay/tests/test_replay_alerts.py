@@ -7,6 +7,7 @@ import attrs
 import pytest
 
 from linnix_core import Loss
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_jsonl import JsonlHandler
 from linnix_plugin_replay import ReplayCollector
 from linnix_plugin_rules import RulesHandler
@@ -194,9 +195,7 @@ def test_what_is_recorded_of_a_replay_is_what_was_played(run, linnix_records, tm
     assert [line["ts_ns"] for line in read("again.jsonl")] == [r.ts_ns for r in records]
 
 
-def test_real_processes_raise_the_same_alerts_again(
-    linnix, finish, eventually, rules, alerts_in, tmp_path
-):
+def test_real_processes_raise_the_same_alerts_again(linnix, finish, rules, alerts_in, tmp_path):
     rules.write_text(
         RULES
         + "- {name: small, detector: subtree_rss_mb, threshold: 5, duration: 0.2, cooldown: 600}\n"

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from linnix_core import ComponentStatus, decode, hookimpl
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_replay import ReplayCollector
 
 ALONE = ("run", "--no-plugins")
@@ -95,7 +96,7 @@ def test_what_could_not_be_read_is_told(tmp_path, lines_of, event, linnix, finis
     assert "x.jsonl line 2" in err
 
 
-def test_a_signal_ends_it_in_the_middle(write, event, linnix, finish, tmp_path, eventually):
+def test_a_signal_ends_it_in_the_middle(write, event, linnix, finish, tmp_path):
     file = write("x.jsonl", [event(0), event(590)])
     run = linnix(
         *ALONE, "--collector", f"replay:{file}", "--set", "collectors.replay.speed=1",

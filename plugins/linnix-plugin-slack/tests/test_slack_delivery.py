@@ -8,6 +8,7 @@ import pytest
 
 from linnix_core import PluginUnavailable, Secret
 from linnix_core.testing.secrets import QuotingRule, commands_with_secrets, leaked
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_notify import Route, delivery
 from linnix_plugin_notify.testing import explanation, kill_everywhere, story
 from linnix_plugin_slack import SlackConfig, SlackHandler
@@ -22,13 +23,6 @@ def soon(monkeypatch):
     monkeypatch.setattr(delivery, "LAST_PAUSE_S", 0.05)
 
 
-def wait_for(condition, timeout_s=60):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in a minute"
-        time.sleep(0.01)
-
-
 def title_of(message):
     return message["blocks"][0]["text"]["text"]
 
@@ -37,15 +31,15 @@ def test_the_bot_changes_its_message_and_tells_the_thread_what_is_news(start, sl
     handler = start()
     opened, worse, closed = story()
     handler.linnix_incident(opened)
-    wait_for(lambda: len(slack.calls) == 1)
+    eventually(lambda: len(slack.calls) == 1)
     assert title_of(slack.roots[0]).startswith("HIGH on web-1")
     handler.linnix_insight(explanation())
-    wait_for(lambda: len(slack.calls) == 2)
+    eventually(lambda: len(slack.calls) == 2)
     assert "92 % sure" in str(slack.roots[0]["blocks"])
     handler.linnix_incident(worse)
-    wait_for(lambda: len(slack.calls) == 4)
+    eventually(lambda: len(slack.calls) == 4)
     handler.linnix_incident(closed)
-    wait_for(lambda: len(slack.calls) == 6)
+    eventually(lambda: len(slack.calls) == 6)
     (message,) = slack.roots
     assert message["channel"] == CHANNEL
     assert title_of(message).startswith("RESOLVED on web-1")
@@ -74,10 +68,10 @@ def test_a_message_that_may_have_arrived_is_looked_for(start, slack, soon, failu
     slack.next(failure)
     handler = start(timeout=1.0)
     handler.linnix_incident(story()[0])
-    wait_for(lambda: slack.roots and not handler._delivery.waiting()[0])
+    eventually(lambda: slack.roots and not handler._delivery.waiting()[0])
     assert len(slack.roots) == 1
     handler.linnix_incident(story()[2])
-    wait_for(lambda: title_of(slack.roots[0]).startswith("RESOLVED"))
+    eventually(lambda: title_of(slack.roots[0]).startswith("RESOLVED"))
     assert len(slack.roots) == 1
 
 
@@ -86,10 +80,10 @@ def test_the_thread_hears_it_once(start, slack, soon, failure):
     handler = start()
     opened, worse, _ = story()
     handler.linnix_incident(opened)
-    wait_for(lambda: slack.calls == ["chat.postMessage"])
+    eventually(lambda: slack.calls == ["chat.postMessage"])
     slack.next("", failure)  # the message is changed, then the reply fails
     handler.linnix_incident(worse)
-    wait_for(lambda: handler._delivery.counts["delivered_worse"])
+    eventually(lambda: handler._delivery.counts["delivered_worse"])
     (message,) = slack.roots
     assert len(slack.replies(message["ts"])) == 1
 
@@ -99,10 +93,10 @@ def test_a_bot_that_may_not_read_says_so_and_tells_it_again(start, slack, soon):
     slack.next("taken-reset")
     handler = start()
     handler.linnix_incident(story()[0])
-    wait_for(lambda: len(slack.roots) == 2)
+    eventually(lambda: len(slack.roots) == 2)
     slack.next("taken-reset")
     handler.linnix_incident(story()[2])
-    wait_for(lambda: handler._delivery.counts["delivered_resolved"])
+    eventually(lambda: handler._delivery.counts["delivered_resolved"])
     assert "1 messages may have arrived twice" in handler.linnix_health().limits
 
 
@@ -115,7 +109,7 @@ def test_a_webhook_is_told_at_least_once_and_duplicates_are_counted(start, slack
     slack.next(failure)
     handler = start(webhook_url=Secret(f"{slack.url}/services/T/B/x"), timeout=1.0)
     handler.linnix_incident(story()[0])
-    wait_for(lambda: handler._delivery.counts["delivered_opened"])
+    eventually(lambda: handler._delivery.counts["delivered_opened"])
     doubled = handler._delivery.counts["possible_duplicates"]
     assert len(slack.messages) <= 1 + doubled
     assert doubled == (0 if isinstance(failure, tuple) else 1)
@@ -125,7 +119,7 @@ def test_slack_is_left_alone_for_as_long_as_it_asks(start, slack):
     slack.next((429, {"Retry-After": "1800"}))
     handler = start()
     handler.linnix_incident(story()[0])
-    wait_for(lambda: handler.linnix_health().status == "degraded")
+    eventually(handler.linnix_health, lambda health: health.status == "degraded")
     assert handler._delivery._trouble[CHANNEL].until_ns - time.time_ns() > 1700 * 10**9
     assert len(slack.requests) == 1
 
@@ -133,17 +127,17 @@ def test_slack_is_left_alone_for_as_long_as_it_asks(start, slack):
 def test_a_wrong_token_is_shown_with_what_to_do(start, slack):
     handler = start(bot_token=Secret("xoxb-wrong"))
     handler.linnix_incident(story()[0])
-    wait_for(lambda: handler.linnix_health().status == "degraded")
+    eventually(handler.linnix_health, lambda health: health.status == "degraded")
     assert "invalid_auth (give bot_token" in handler.linnix_health().reason
 
 
 def test_a_message_that_somebody_deleted_is_not_sent_again(start, slack):
     handler = start()
     handler.linnix_incident(story()[0])
-    wait_for(lambda: slack.calls)
+    eventually(lambda: slack.calls)
     slack.messages.clear()
     handler.linnix_incident(story()[2])
-    wait_for(lambda: handler._delivery.counts["refused"])
+    eventually(lambda: handler._delivery.counts["refused"])
     assert not slack.messages
 
 
@@ -155,7 +149,7 @@ def test_routes_lead_to_channels(start, slack):
         )
     )
     handler.linnix_incident(story()[0])
-    wait_for(lambda: slack.calls)
+    eventually(lambda: slack.calls)
     assert slack.messages[0]["channel"] == "CFORKS0001"
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 from linnix_core import LinnixError, Secret
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_slack.feedback import MAX_BODY, FeedbackApp, feedback_in
 from linnix_plugin_slack.handler import SlackConfig, SlackHandler
 
@@ -227,8 +228,5 @@ def test_a_click_arrives_through_socket_mode(start, slack, linnix_context, heard
 
 def test_who_cannot_listen_says_so(start, slack):
     handler = start(app_token=Secret("xapp-test"))
-    deadline = time.monotonic() + 60
-    while not any("cannot listen" in said for said in handler.linnix_health().limits):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert handler.linnix_health().status == "ok"
+    health = eventually(handler.linnix_health, lambda health: "cannot listen" in str(health.limits))
+    assert health.status == "ok"

@@ -11,6 +11,7 @@ import pytest
 
 from linnix_core import ConfigError, Health, LinnixError, Secret
 from linnix_core.testing.records import reason_request
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_openai import OpenAIConfig, OpenAIReasoner
 from linnix_plugin_vllm import VllmDeployer, VllmDeployerConfig
 
@@ -289,8 +290,7 @@ def test_what_ends_is_started_again(make, spec):
     deployer = make()
     made = deployer.linnix_deploy(spec())
     os.kill(deployer.servers.find("oracle").process.pid, signal.SIGTERM)
-    ends = time.monotonic() + 60
-    while "again (1)" not in (health := deployer.linnix_probe(made)).reason:
-        assert time.monotonic() < ends, health
-        time.sleep(0.02)
+    health = eventually(
+        lambda: deployer.linnix_probe(made), lambda health: "again (1)" in health.reason
+    )
     assert health.status == "ok"

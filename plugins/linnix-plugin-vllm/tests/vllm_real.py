@@ -14,6 +14,7 @@ import pytest
 
 from linnix_core import ModelSpec, Secret
 from linnix_core.testing.records import reason_request
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_openai import Exchange, OpenAIConfig, OpenAIReasoner
 from linnix_plugin_vllm import VllmDeployer, VllmDeployerConfig
 
@@ -138,10 +139,7 @@ def test_a_real_server_does_what_the_stand_in_does(folders, linnix_context):
         assert server.process.wait(30)
     finally:
         deployer.linnix_undeploy(made)
-    ends = time.monotonic() + 30
-    while left := _session(server.process.pid):
-        assert time.monotonic() < ends, left
-        time.sleep(0.1)
+    eventually(lambda: _session(server.process.pid), lambda left: not left)
     assert deployer.linnix_deployments() == []
 
 

@@ -16,8 +16,8 @@ import attrs
 
 from linnix_core import LinnixError, Secret, printable
 from linnix_plugin_halext.config import HalextConfig, revealed
-from linnix_plugin_ollama import Wire, is_same_model
-from linnix_plugin_openai import Answered, is_loopback
+from linnix_plugin_ollama import is_same_model
+from linnix_plugin_openai import Answered, Exchange, is_loopback
 
 __all__ = ["Backend", "BackendNode", "Refresh"]
 
@@ -60,7 +60,7 @@ class Backend:
     def __init__(self, config: HalextConfig, api: str) -> None:
         self.api = api
         self._config = config
-        self._wire: Wire | None = None
+        self._wire: Exchange | None = None
         self._secrets: list[str] = []
 
     def close(self) -> None:
@@ -180,7 +180,7 @@ class Backend:
                 break
         return answer
 
-    def _logged_in(self, *, again: bool) -> Wire:
+    def _logged_in(self, *, again: bool) -> Exchange:
         if self._wire is not None and not again:
             return self._wire
         account = self._config.account()

@@ -8,8 +8,8 @@ from typing import ClassVar
 import attrs
 
 from linnix_core import LinnixError, PluginUnavailable, Secret, printable
-from linnix_plugin_ollama import StoreConfig, Wire
-from linnix_plugin_openai import parse_address
+from linnix_plugin_ollama import StoreConfig
+from linnix_plugin_openai import Exchange, parse_address
 
 __all__ = ["HalextConfig", "revealed"]
 
@@ -68,7 +68,7 @@ class HalextConfig(StoreConfig):
         user, password = os.environ.get("HALEXT_USERNAME"), os.environ.get("HALEXT_PASSWORD")
         return (user, Secret(password, source="env HALEXT_PASSWORD")) if user and password else None
 
-    def asking_gateway(self, url: str) -> Wire:
+    def asking_gateway(self, url: str) -> Exchange:
         """What asks a gateway, with its key."""
         key = revealed(self.gateway_key) or os.environ.get("HALEXT_API_KEY", "").strip()
         organization = self.org_id or os.environ.get("HALEXT_ORG_ID", "")
@@ -77,7 +77,7 @@ class HalextConfig(StoreConfig):
         headers = {"x-halext-org-id": organization} if organization else {}
         return self.wire(url, key, {"x-halext-client": "linnix", **headers})
 
-    def asking_node(self, url: str, *, is_named: bool) -> Wire:
+    def asking_node(self, url: str, *, is_named: bool) -> Exchange:
         """What asks a node; one that only a backend named gets no key."""
         return self.wire(url, revealed(self.node_key) if is_named else "")
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from linnix_plugin_ollama.server import pull as pull
     from linnix_plugin_ollama.store import Store as Store
     from linnix_plugin_ollama.store import StoreConfig as StoreConfig
-    from linnix_plugin_ollama.wire import Wire as Wire
 
 _MODULES = {
     "chat": "OllamaChat",
@@ -45,7 +44,6 @@ _MODULES = {
     "reasoner": "OllamaConfig OllamaReasoner",
     "server": "ModelMissing Progress Server pull",
     "store": "Store StoreConfig",
-    "wire": "Wire",
 }
 
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -62,7 +60,6 @@ __all__ = [
     "Server",
     "Store",
     "StoreConfig",
-    "Wire",
     "__version__",
     "ask_once",
     "check",

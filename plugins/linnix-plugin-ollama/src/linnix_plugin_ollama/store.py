@@ -14,7 +14,7 @@ from attrs.validators import gt
 from linnix_core import Duration, LinnixError, PluginUnavailable, Secret, printable
 from linnix_plugin_ollama.names import is_same_model
 from linnix_plugin_ollama.server import QUICK_S, ModelMissing, Progress, Server
-from linnix_plugin_ollama.wire import Wire
+from linnix_plugin_openai import Exchange
 
 __all__ = ["Listed", "Shown", "Store", "StoreConfig"]
 
@@ -48,11 +48,6 @@ class Shown:
 
 class Store(Server):
     """An Ollama server at ``url`` that models are put on. Raises `LinnixError`."""
-
-    exchange: Wire
-
-    def __init__(self, wire: Wire, url: str) -> None:
-        super().__init__(wire, url)
 
     def version(self) -> str:
         """The version of the server; ``""`` where it does not say, as gateways."""
@@ -177,11 +172,15 @@ class StoreConfig:
         metadata={"help": "PEM file of authorities to trust in place of the public ones"},
     )
 
-    def wire(self, url: str, api_key: str = "", headers: Mapping[str, str] | None = None) -> Wire:
+    def wire(
+        self, url: str, api_key: str = "", headers: Mapping[str, str] | None = None
+    ) -> Exchange:
         """What asks the server at ``url``. Raises `PluginUnavailable`."""
         proxy = None if self.proxy is None else self.proxy.reveal()
         try:
-            return Wire(url, headers=headers, api_key=api_key, proxy=proxy, ca_file=self.ca_file)
+            return Exchange(
+                url, api_key=api_key, proxy=proxy, ca_file=self.ca_file, headers=headers
+            )
         except ValueError as error:
             raise PluginUnavailable(
                 str(error), hint="correct it in the table of this deployer"

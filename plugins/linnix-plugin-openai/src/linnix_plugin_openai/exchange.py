@@ -11,7 +11,7 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -88,8 +88,9 @@ class Exchange:
 
     ``proxy`` is used for every question; None takes HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and
     NO_PROXY of the environment, except for this machine, and an empty text takes none.
-    ``ca_file`` is trusted in place of the public authorities. Raises ``ValueError`` where the
-    proxy or the file is none. Safe to use from several threads.
+    ``ca_file`` is trusted in place of the public authorities; ``headers`` go with every
+    question. Raises ``ValueError`` where the proxy or the file is none. Safe to use from
+    several threads.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Exchange:
         api_key: str = "",
         proxy: str | None = None,
         ca_file: Path | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         import httpx  # which costs more time than everything else here
 
@@ -106,11 +108,11 @@ class Exchange:
         self._lock = threading.Lock()
         self._watches: set[_Watch] = set()
         # Compression would let a small answer become a large one.
-        headers = {"accept-encoding": "identity", "user-agent": "linnix"}
+        always = {"accept-encoding": "identity", "user-agent": "linnix", **(headers or {})}
         if api_key:
             if not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
                 raise ValueError("api_key holds characters that no key has")
-            headers["authorization"] = f"Bearer {api_key}"
+            always["authorization"] = f"Bearer {api_key}"
         parts = urlsplit(url)
         local = is_loopback(parts.hostname or "")
         verify: bool | ssl.SSLContext = True
@@ -121,7 +123,7 @@ class Exchange:
             verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
             self._http = httpx.Client(
-                headers=headers,
+                headers=always,
                 verify=verify,
                 proxy=proxy or None,
                 trust_env=proxy is None and not local,
@@ -143,12 +145,27 @@ class Exchange:
 
     def get(self, url: str, timeout_s: float) -> Answered:
         """The answer to a GET. Raises `NoAnswer`."""
-        with self._sent("GET", url, None, timeout_s) as response:
+        with self._sent("GET", url, timeout_s) as response:
             return _read(response)
 
     def post(self, url: str, body: Mapping[str, Any], timeout_s: float) -> Answered:
         """The answer to a POST of JSON. Raises `NoAnswer`."""
-        with self._sent("POST", url, body, timeout_s) as response:
+        with self._sent("POST", url, timeout_s, json=body) as response:
+            return _read(response)
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        timeout_s: float,
+        content: bytes | Iterable[bytes] = b"",
+        headers: Mapping[str, str] | None = None,
+    ) -> Answered:
+        """The answer to any content with any method, such as a file. Raises `NoAnswer`.
+
+        A redirect is not followed: it is an answer like any other.
+        """
+        with self._sent(method, url, timeout_s, content=content, headers=headers) as response:
             return _read(response)
 
     @contextlib.contextmanager
@@ -156,12 +173,12 @@ class Exchange:
         self, url: str, body: Mapping[str, Any], timeout_s: float
     ) -> Iterator[Iterator[str] | Answered]:
         """The lines of an answer as they come; one that is no success as a whole."""
-        with self._sent("POST", url, body, timeout_s) as response:
+        with self._sent("POST", url, timeout_s, json=body) as response:
             yield _lines(response) if response.is_success else _read(response)
 
     @contextlib.contextmanager
     def _sent(
-        self, method: str, url: str, body: Mapping[str, Any] | None, timeout_s: float
+        self, method: str, url: str, timeout_s: float, **content: Any
     ) -> Iterator[httpx.Response]:
         import httpx
 
@@ -179,9 +196,9 @@ class Exchange:
                 self._http.stream(
                     method,
                     url,
-                    json=body,
                     timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S)),
                     extensions={"trace": watch.trace},
+                    **content,
                 ) as response,
             ):
                 if response.headers.get("content-encoding", "identity") != "identity":
