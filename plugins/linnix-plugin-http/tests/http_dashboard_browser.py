@@ -19,6 +19,7 @@ from typing import Any
 
 from http_client import PATIENCE_S, Client
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
@@ -134,7 +135,11 @@ class Page:
             "[...document.querySelectorAll(arguments[0])].find((e) => arguments[1] === null || "
             "e.innerText.trim() === arguments[1])"
         )
-        self.wait(find, selector, label, why=f"there is no {selector} {label or ''}").click()
+        why = f"there is no {selector} {label or ''}"
+        # What is live may be written anew between the look and the click.
+        WebDriverWait(
+            self.driver, PATIENCE_S, ignored_exceptions=[StaleElementReferenceException]
+        ).until(lambda _: self.wait(find, selector, label, why=why).click() is None)
 
     def type(self, selector: str, words: str) -> None:
         element = self.wait("document.querySelector(arguments[0])", selector)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from http_client import Alarm, Guess, boot_id, family
 
 from linnix_core import Feedback, Loss, Mount, ProcessEvent, hookimpl, printable
@@ -145,6 +146,21 @@ def test_every_view_is_shown_in_light_and_dark_and_on_a_telephone(page, agent, i
         assert page.fits(), name
         page.screenshot(f"{name}-narrow")
         page.look(WIDE)
+    assert page.complaints() == []
+
+
+@in_browser
+def test_charts_begin_with_what_was_before_the_page(page, serve):
+    machine = family()[-1]
+    minutes = [
+        evolve(machine, ts_ns=machine.ts_ns - back * 10**9, cpu_percent=float(back % 90))
+        for back in range(300, 0, -1)
+    ]
+    _, client = serve(minutes)
+    page.open(f"{client.url}/")
+    page.wait(
+        "document.querySelectorAll('path.line.a')[1]?.getAttribute('d').split('L').length >= 300"
+    )
     assert page.complaints() == []
 
 
@@ -289,19 +305,44 @@ def test_thousands_of_processes_are_a_few_rows(page, serve):
         )
         assert page.run("return document.querySelectorAll('.rows .tr').length") < 100
     page.wait(row("5100"), why="the last one is not shown at the end")
-    # Who scrolls by two rows has two rows written, and not all that are in view.
+    # Who scrolls by twelve rows has twelve rows written, and not all that are in view.
     page.run(
         f"const tree = {tree}; tree.scrollTop = 50_000;"
         "requestAnimationFrame(() => requestAnimationFrame(() => {"
         "window.written = 0; new MutationObserver((all) => (window.written += all.length))"
         ".observe(tree, {subtree: true, attributeFilter: ['aria-rowindex']});"
-        "tree.scrollTop += 2 * tree.querySelector('.rows .tr').offsetHeight; }))"
+        "tree.scrollTop += 12 * tree.querySelector('.rows .tr').offsetHeight; }))"
     )
-    assert page.wait("window.written") == 2
+    assert page.wait("window.written") == 12
+    # Whoever has it read out hears them in the order in which they are seen.
+    order = "[...document.querySelectorAll('.rows .tr')].map((e) => Number(e.ariaRowIndex))"
+    page.wait(f"{order}.every((each, at, all) => !at || each === all[at - 1] + 1)")
     page.screenshot("five-thousand")
     page.type("input[type=search]", "w4321")
     page.says("1 of 5,001 match", ".count")
     assert page.complaints() == []
+
+
+@in_browser
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_names_and_arguments_keep_to_their_column(page, serve, size):
+    texts = ["x" * length for length in range(10, 200, 5)] + ["\u5bbd" * 60, "\x1b" * 40]
+    parent, *_ = family()
+    crowd = [
+        evolve(parent, kind="fork", pid=100 + n, start_ns=10**9 + n, ppid=1, args=("a", each))
+        for n, each in enumerate(texts)
+    ]
+    _, client = serve([parent, *crowd])
+    page.open(f"{client.url}/#/processes", size=size)
+    page.wait("document.querySelectorAll('.rows .tr').length > 30")
+    sticking_out = page.run(
+        "return [...document.querySelectorAll('.rows .td.name')].filter((e) =>"
+        "e.scrollWidth > e.clientWidth && getComputedStyle(e).overflowX !== 'hidden').length"
+    )
+    assert sticking_out == 0
+    assert page.run("return document.querySelectorAll('.rows .long').length") > 5
+    if size == WIDE:
+        assert page.run("return document.querySelectorAll('.rows .tr:not(.long)').length") > 5
 
 
 @in_browser
@@ -491,7 +532,7 @@ def test_events_are_read_wherever_the_network_cuts_them(page, serve):
         "all.push(JSON.stringify(parts.flatMap((part) => p.push(part)))); }"
         "return [...new Set(all)]"
     )
-    (found,) = page.module("/assets/live.js", script, sent)
+    (found,) = page.module("/assets/parser.js", script, sent)
     assert json.loads(found) == [
         {"event": "hello", "data": ' {"a":1}'},
         {"event": "x", "data": " {}"},

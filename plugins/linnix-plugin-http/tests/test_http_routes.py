@@ -3,6 +3,7 @@
 import json
 import time
 
+import attrs
 import jsonschema
 import pytest
 from http_client import PATIENCE_S, Alarm, Guess, Reader, boot_id, family
@@ -12,6 +13,7 @@ from linnix_core import (
     Loss,
     Mount,
     PluginUnavailable,
+    Pressure,
     ProcessEvent,
     Query,
     Result,
@@ -20,6 +22,7 @@ from linnix_core import (
     load_bundle,
 )
 from linnix_plugin_http.operations import PIECE_BYTES
+from linnix_plugin_http.state import State
 
 
 @pytest.fixture
@@ -560,6 +563,36 @@ def test_a_machine_that_nobody_measures_is_not_known(serve):
     found = client.get("/system")
     assert found["timestamp"] is None
     assert found["load_avg"] == [None, None, None]
+
+
+def test_ten_minutes_of_the_machine_are_kept(serve):
+    worked, machine = family()[:5], family()[-1]
+    lost = Loss("collectors.x", "ring_full", 3, 3, 10**10)
+    now = machine.ts_ns // 10**9 * 10**9
+
+    def later(second, **more):
+        return attrs.evolve(machine, ts_ns=now + int(second * 10**9), **more)
+
+    first = later(0, cpu_percent=None, psi_cpu=Pressure(5.0, 1))
+    # Two collectors know different things of one second.
+    both = [later(1.1), later(1.2, cpu_percent=None, memory_available_bytes=2 * 2**30)]
+    _, client = serve([first, *worked, lost, *both])
+    found = client.get("/system/history")
+    assert abs(found["timestamp"] - time.time()) < PATIENCE_S
+    before, after = found["points"]
+    assert before == {
+        "at": now / 1e9,
+        "events_total": 0,
+        "lost_total": 0,
+        "cpu_percent": None,
+        "mem_percent": 25.0,
+        "psi_cpu_some_avg10": 5.0,
+    }
+    assert after["at"] == now / 1e9 + 1.2
+    assert (after["lost_total"], after["cpu_percent"], after["mem_percent"]) == (3, 25.0, 75.0)
+    state = State()
+    state.take(later(second) for second in range(700))
+    assert [state.points()[each].at - now / 1e9 for each in (0, -1)] == [100.0, 699.0]
 
 
 def test_components_with_their_states(client):

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from linnix_core import Insight, Loss
+from linnix_plugin_http.state import SystemPoint
 
 __all__ = [
     "AgentMetrics",
@@ -35,6 +36,7 @@ __all__ = [
     "Refusal",
     "Status",
     "System",
+    "SystemHistory",
     "TimelineEntry",
     "Tree",
 ]
@@ -174,6 +176,13 @@ class System(Struct, kw_only=True):
     psi_memory_full_avg10: float | None
     psi_io_some_avg10: float | None
     psi_io_full_avg10: float | None
+
+
+class SystemHistory(Struct, kw_only=True):
+    """The last ten minutes of the run, the latest point last."""
+
+    timestamp: Annotated[float, Meta(description="when this was asked")]
+    points: list[SystemPoint]
 
 
 class EventExtras(Struct, kw_only=True):

@@ -6,10 +6,11 @@ import resource
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
 
 import attrs
+from msgspec import Meta, Struct
 
 from linnix_core import (
     Alert,
@@ -17,12 +18,13 @@ from linnix_core import (
     Incident,
     Insight,
     Loss,
+    Pressure,
     ProcessEvent,
     Record,
     SystemSample,
 )
 
-__all__ = ["State"]
+__all__ = ["State", "SystemPoint", "mem_percent"]
 
 #: How many of each are remembered.
 MAX_ALERTS = 1000
@@ -30,9 +32,23 @@ MAX_INSIGHTS = 512
 MAX_LOSSES = 256
 MAX_INCIDENTS = 1280
 
+#: Points of the history of the machine, one a second: ten minutes.
+MAX_POINTS = 600
+
 #: Fields of a system sample that are about itself.
 _OWN = frozenset({"interval_ns", "ts_ns", "seq", "host", "run_id", "boot_id", "type"})
 _MEASURED = tuple(f.name for f in attrs.fields(SystemSample) if f.name not in _OWN)
+
+
+class SystemPoint(Struct, kw_only=True):
+    """The machine and the run at a moment; totals are since the run began."""
+
+    at: Annotated[float, Meta(description="seconds since 1970")]
+    events_total: int
+    lost_total: int
+    cpu_percent: float | None
+    mem_percent: float | None
+    psi_cpu_some_avg10: float | None
 
 
 class Usage:
@@ -76,6 +92,7 @@ class State:
         self.lost: Counter[tuple[str, str]] = Counter()
         self._system: dict[str, Any] = {}
         self._system_ns: int | None = None
+        self._points: deque[SystemPoint] = deque(maxlen=MAX_POINTS)
         self._alerts: deque[Alert] = deque(maxlen=MAX_ALERTS)
         self._insights: OrderedDict[str, Insight] = OrderedDict()
         self._explained: OrderedDict[str, Insight] = OrderedDict()
@@ -140,6 +157,22 @@ class State:
         with self._lock:
             self._system.update(known)
             self._system_ns = sample.ts_ns
+            at = sample.ts_ns / 1e9
+            # Several collectors measure within one second: the last of them knows most.
+            if self._points and int(self._points[-1].at) == int(at):
+                self._points.pop()
+            self._points.append(self._point(at))
+
+    def _point(self, at: float) -> SystemPoint:
+        pressure: Pressure | None = self._system.get("psi_cpu")
+        return SystemPoint(
+            at=at,
+            events_total=self.events,
+            lost_total=sum(self.lost.values()),
+            cpu_percent=self._system.get("cpu_percent"),
+            mem_percent=mem_percent(self._system),
+            psi_cpu_some_avg10=None if pressure is None else pressure.some_avg10,
+        )
 
     def _take_loss(self, loss: Loss) -> None:
         with self._lock:
@@ -171,6 +204,11 @@ class State:
         """When the machine was measured last, and the latest of each measurement."""
         with self._lock:
             return self._system_ns, dict(self._system)
+
+    def points(self) -> list[SystemPoint]:
+        """The last ten minutes, the latest last."""
+        with self._lock:
+            return list(self._points)
 
     def around(self, incident_id: str) -> dict[str, Any]:
         """How the machine was when an incident opened or got worse."""
@@ -215,6 +253,15 @@ class State:
         """The latest windows in which something was lost, the latest first."""
         with self._lock:
             return list(reversed(self.losses))
+
+
+def mem_percent(system: Mapping[str, Any]) -> float | None:
+    """How much of the memory is used, of what is known of the machine."""
+    total: int | None = system.get("memory_total_bytes")
+    available: int | None = system.get("memory_available_bytes")
+    if not total or available is None:
+        return None
+    return round((total - available) / total * 100, 2)
 
 
 def _put(into: OrderedDict[str, Any], key: str, value: Any, most: int) -> None:

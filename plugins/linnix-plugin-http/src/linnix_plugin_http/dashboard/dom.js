@@ -39,7 +39,9 @@ export function setText(element, value) {
   const text = String(value ?? "");
   const pieces = runs(text);
   if (pieces.length <= 1 && !pieces[0]?.[1]) {
-    element.textContent = text;
+    // A text that only changes is written without making another node.
+    if (element.firstChild?.nodeType === Node.TEXT_NODE && element.childNodes.length === 1) element.firstChild.data = text;
+    else element.textContent = text;
     return;
   }
   element.replaceChildren(

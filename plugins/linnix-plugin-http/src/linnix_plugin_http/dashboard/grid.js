@@ -3,7 +3,14 @@
 import { h, setText } from "./dom.js";
 import { ago, bare, bytes, duration, printable } from "./text.js";
 
-const SPARE = 8;
+/** So many rows are written at once while scrolling, and at least as many beyond what is in view. */
+const BLOCK = 12;
+
+/** Letters that what stands beside a name and its arguments is as wide as. */
+const AROUND = 12;
+
+/** Whoever has not scrolled for so long has arrived. */
+const REST_MS = 250;
 
 /** What a value of the measure is in steps of heat; the last one is open. */
 const HEAT = {
@@ -36,9 +43,13 @@ export class Grid {
   selected = null;
   /** Whether rows stay where they are when others come and go; not so where the order is the point. */
   steady = true;
+  /** The elements of rows: that of row `n` is at `n % length`, wherever it was before. */
   #slots = [];
   #first = 0;
+  #last = 0;
   #height = 0;
+  /** How many letters there is room for in the first column. */
+  #letters = 0;
   #made = 0;
 
   constructor({ label, onfold, onselect }) {
@@ -56,7 +67,11 @@ export class Grid {
       h("div", { role: "rowgroup", class: "heads" }, this.head),
       this.body,
     );
-    this.element.addEventListener("scroll", () => this.#schedule(), { passive: true });
+    const scroll = () => {
+      this.#moved = performance.now();
+      this.#frame ||= requestAnimationFrame(() => this.#scroll());
+    };
+    this.element.addEventListener("scroll", scroll, { passive: true });
     this.element.addEventListener("keydown", (event) => this.#key(event));
     this.element.addEventListener("focus", () => {
       if (!this.selected && this.rows.length) this.select(0);
@@ -66,8 +81,15 @@ export class Grid {
     this.observer.observe(this.element);
   }
 
+  /** Whether somebody scrolls. */
+  get moving() {
+    return performance.now() - this.#moved < REST_MS;
+  }
+  #moved = -REST_MS;
+
   end() {
     this.observer.disconnect();
+    clearTimeout(this.#rest);
   }
 
   /** Other rows; what was selected stays so, where it still is. */
@@ -114,6 +136,8 @@ export class Grid {
     const probe = this.#slot();
     this.body.append(probe.element);
     this.#height = probe.element.offsetHeight || 24;
+    probe.name.textContent = "0".repeat(100);
+    this.#letters = (this.head.firstChild.clientWidth / probe.name.offsetWidth) * 100;
     probe.element.remove();
     if (before !== this.#height) this.body.style.height = `${this.rows.length * this.#height}px`;
     // What was chosen before anything could be measured could not be brought into view.
@@ -121,62 +145,64 @@ export class Grid {
     else this.draw();
   }
 
-  #schedule() {
-    this.#frame ||= requestAnimationFrame(() => this.draw());
-  }
-  #frame = 0;
-
   #slot() {
-    const cells = COLUMNS.map(([name]) => h("div", { class: `td ${name}`, role: "gridcell" }));
-    const twisty = h("span", { class: "twisty", "aria-hidden": "true" });
-    const indent = h("span", { class: "indent", "aria-hidden": "true" });
+    const texts = {};
+    const cells = COLUMNS.map(([name]) => h("div", { class: `td ${name}`, role: "gridcell" }, (texts[name] = new Text())));
     const name = h("bdi", { class: "comm" });
-    const hidden = h("span", { class: "more" });
     const args = h("bdi", { class: "args" });
-    cells[0].append(indent, twisty, name, hidden, args);
+    texts.twisty = new Text();
+    texts.hidden = new Text();
+    cells[0].append(h("span", { class: "twisty", "aria-hidden": "true" }, texts.twisty), name, h("span", { class: "more" }, texts.hidden), args);
     const element = h("div", { class: "tr", role: "row", id: `row-${(this.#made += 1)}` }, cells);
-    return { element, cells, twisty, indent, name, hidden, args, written: {} };
+    return { element, cells, name, args, texts, written: {} };
   }
 
   draw() {
-    cancelAnimationFrame(this.#frame);
-    this.#frame = 0;
     if (!this.#height) return;
     const room = Math.ceil(this.element.clientHeight / this.#height);
-    const first = Math.max(0, Math.floor(this.element.scrollTop / this.#height) - SPARE);
-    const last = Math.min(this.rows.length, first + room + 2 * SPARE);
-    const needed = Math.max(0, last - first);
-    this.#turn(first - this.#first);
+    const needed = Math.min(this.rows.length, room + 3 * BLOCK);
     while (this.#slots.length < needed) {
       const slot = this.#slot();
       this.#slots.push(slot);
       this.body.append(slot.element);
     }
     while (this.#slots.length > needed) this.#slots.pop().element.remove();
-    this.#first = first;
-    let active = "";
-    for (let offset = 0; offset < needed; offset += 1) {
-      const node = this.rows[first + offset];
-      const slot = this.#slots[offset];
-      this.#fill(slot, node, first + offset);
-      if (node === this.selected) active = slot.element.id;
-    }
-    if (active) this.element.setAttribute("aria-activedescendant", active);
-    else this.element.removeAttribute("aria-activedescendant");
+    // None of what there was stands any more.
+    this.#first = this.#last = -1;
+    this.#scroll();
   }
 
-  /** Rows that stay in view keep their element, so that scrolling writes only what comes into it. */
-  #turn(rows) {
-    if (rows === 0 || Math.abs(rows) >= this.#slots.length) return;
-    const gone = rows > 0 ? this.#slots.splice(0, rows) : this.#slots.splice(rows);
-    const elements = gone.map(({ element }) => element);
-    if (rows > 0) {
-      this.#slots.push(...gone);
-      this.body.append(...elements);
-    } else {
-      this.#slots.unshift(...gone);
-      this.body.prepend(...elements);
+  /** Most frames of scrolling write nothing: the browser moves what there is. */
+  #scroll() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    const before = this.#first;
+    const until = this.#last;
+    const above = Math.floor(this.element.scrollTop / this.#height / BLOCK) - 1;
+    this.#first = Math.max(0, Math.min(above * BLOCK, this.rows.length - this.#slots.length));
+    this.#last = this.#first + this.#slots.length;
+    if (this.#first === before && this.#last === until) return;
+    for (let index = this.#first; index < this.#last; index += 1) {
+      if (index < before || index >= until) this.#fill(this.#at(index), this.rows[index], index);
     }
+    clearTimeout(this.#rest);
+    this.#rest = setTimeout(() => this.#sort(), REST_MS);
+    const selected = this.rows.indexOf(this.selected, this.#first);
+    if (selected >= 0 && selected < this.#last) this.element.setAttribute("aria-activedescendant", this.#at(selected).element.id);
+    else this.element.removeAttribute("aria-activedescendant");
+  }
+  #frame = 0;
+  #rest = 0;
+
+  #at(index) {
+    return this.#slots[index % this.#slots.length];
+  }
+
+  /** Who has the page read out hears the rows in the order in which they are seen. */
+  #sort() {
+    const elements = [];
+    for (let index = this.#first; index < this.#last; index += 1) elements.push(this.#at(index).element);
+    if (elements.some((each, index) => each !== this.body.children[index])) this.body.append(...elements);
   }
 
   #fill(slot, node, index) {
@@ -187,8 +213,7 @@ export class Grid {
     if (selected) name += " selected";
     if (node.endedAt) name += " ended";
     if (!node.matched) name += " context";
-    mark(slot, "class", name);
-    if (changed(slot, "top", index * this.#height)) slot.element.style.transform = `translateY(${index * this.#height}px)`;
+    if (changed(slot, "top", index * this.#height)) slot.element.style.top = `${index * this.#height}px`;
     mark(slot, "aria-rowindex", index + 2);
     mark(slot, "aria-level", node.depth + 1);
     mark(slot, "aria-posinset", node.position);
@@ -197,37 +222,40 @@ export class Grid {
     mark(slot, "aria-expanded", node.parental ? node.open : null);
     // Only so deep that the name still has room.
     const depth = Math.min(node.depth, 24);
-    if (changed(slot, "depth", depth)) slot.indent.style.width = `calc(${depth} * var(--step))`;
-    const twisty = node.parental ? (node.open ? "▾" : "▸") : "";
-    if (changed(slot, "twisty", twisty)) slot.twisty.textContent = twisty;
+    if (changed(slot, "depth", depth)) cells[0].style.paddingLeft = `calc(${depth} * var(--step))`;
+    write(slot, "twisty", node.parental ? (node.open ? "▾" : "▸") : "");
     const comm = node.comm || "?";
     if (changed(slot, "comm", comm)) {
       setText(slot.name, comm);
       slot.name.title = printable(comm);
       slot.written.args = null;
     }
-    if (changed(slot, "args", node.args ?? "")) setText(slot.args, command(node));
-    write(slot, "hidden", slot.hidden, node.hidden ? `+${node.hidden}` : "");
+    if (changed(slot, "args", node.args ?? "")) {
+      setText(slot.args, command(node));
+      slot.letters = lettersOf(slot.name.textContent + slot.args.textContent);
+    }
+    if (slot.letters + 2 * depth + AROUND > this.#letters) name += " long";
+    mark(slot, "class", name);
+    write(slot, "hidden", node.hidden ? ` +${node.hidden}` : "");
     const moved = (node.read_bytes ?? 0) + (node.write_bytes ?? 0);
     const alive = !node.endedAt;
     const zero = !(node.cpu >= 0.05);
     if (changed(slot, "zero", zero)) cells[2].classList.toggle("zero", zero);
-    write(slot, "pid", cells[1], node.pid);
-    write(slot, "cpu", cells[2], alive ? bare(node.cpu) : "");
-    write(slot, "rss", cells[3], alive && typeof node.rss === "number" ? bytes(node.rss) : "");
-    write(slot, "threads", cells[4], alive ? (node.threads ?? "") : "");
-    write(slot, "io", cells[5], alive && moved ? bytes(moved) : "");
-    write(slot, "uid", cells[6], node.uid ?? "");
-    write(slot, "age", cells[7], alive ? ageOf(node) : outcome(node));
+    write(slot, "pid", node.pid);
+    write(slot, "cpu", alive ? bare(node.cpu) : "");
+    write(slot, "rss", alive && typeof node.rss === "number" ? bytes(node.rss) : "");
+    write(slot, "threads", alive ? (node.threads ?? "") : "");
+    write(slot, "io", alive && moved ? bytes(moved) : "");
+    write(slot, "uid", node.uid ?? "");
+    write(slot, "age", alive ? ageOf(node) : outcome(node));
   }
 
   #click(event) {
-    const element = event.target.closest(".tr");
-    const offset = this.#slots.findIndex((slot) => slot.element === element);
-    const row = this.rows[this.#first + offset];
-    if (offset < 0 || !row) return;
+    const index = event.target.closest(".tr")?.ariaRowIndex - 2;
+    const row = this.rows[index];
+    if (!row) return;
     if (event.target.classList.contains("twisty") && row.parental) this.onfold(row, !row.open);
-    else this.select(this.#first + offset, "open");
+    else this.select(index, "open");
   }
 
   #key(event) {
@@ -250,6 +278,11 @@ export class Grid {
     else return;
     event.preventDefault();
   }
+}
+
+/** How wide a text may be; nobody knows that of what is not plain. */
+function lettersOf(text) {
+  return /^[ -~]*$/.test(text) ? text.length : Infinity;
 }
 
 /** The command line without the name that stands before it already. */
@@ -279,8 +312,8 @@ function changed(slot, part, value) {
   return true;
 }
 
-function write(slot, part, element, value) {
-  if (changed(slot, part, value)) element.textContent = value;
+function write(slot, part, value) {
+  if (changed(slot, part, value)) slot.texts[part].data = value;
 }
 
 function mark(slot, name, value) {

@@ -10,34 +10,11 @@ const FIRST_RETRY_MS = 1_000;
 const MAX_RETRY_MS = 15_000;
 /** A stream that says nothing, not even that it is alive, is none any more. */
 const SILENCE_MS = 60_000;
-/** So long at a time: what comes by the thousand must not keep the page from being drawn. */
-const SLICE_MS = 8;
-
-/** Splits what comes into events `{event, data}`. */
-export class Parser {
-  #rest = "";
-
-  push(chunk) {
-    const found = [];
-    const parts = (this.#rest + chunk).split("\n\n");
-    this.#rest = parts.pop();
-    for (const part of parts) {
-      let event = "message";
-      let data = "";
-      for (const line of part.split("\n")) {
-        if (line.startsWith("event:")) event = line.slice(6).trim();
-        else if (line.startsWith("data:")) data += line.slice(5);
-      }
-      if (data) found.push({ event, data });
-    }
-    return found;
-  }
-}
 
 /**
  * Dispatches `state` (see `state` and `retryAt`), `fresh` when everything that was fetched
- * before may be stale, `record` with each record, and `processes` with events and samples of
- * processes, many at a time.
+ * before may be stale, `record` with each record, and `processes` with what is new of processes,
+ * many at a time: `{events, samples}`, these packed (see samples.js).
  */
 class Live extends EventTarget {
   state = "connecting";
@@ -50,7 +27,6 @@ class Live extends EventTarget {
   #cancel = null;
   #timer = 0;
   #generation = 0;
-  #processes = [];
 
   start() {
     document.addEventListener("visibilitychange", () => (document.hidden ? this.#rest() : this.connect()));
@@ -96,6 +72,7 @@ class Live extends EventTarget {
     if (document.hidden) return this.#set("paused");
     if (this.state !== "live") this.#set(this.state === "bye" || this.state === "lost" ? this.state : "connecting");
     const cancel = (this.#cancel = new AbortController());
+    let worker = null;
     const types = [...new Set([...ALWAYS, ...[...this.#wanted.values()].flat()])];
     let said = null;
     let bye = false;
@@ -109,62 +86,45 @@ class Live extends EventTarget {
         signal: cancel.signal,
         headers: { Accept: "text/event-stream" },
       });
-      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-      const parser = new Parser();
+      const reader = response.body.getReader();
+      worker = new Worker(new URL("./reader.js", import.meta.url), { type: "module" });
       for (;;) {
         alive();
         const { value, done } = await reader.read();
         if (done || mine !== this.#generation) break;
-        let due = performance.now() + SLICE_MS;
-        for (const { event, data } of parser.push(value)) {
+        const { others, samples } = await read(worker, value);
+        if (mine !== this.#generation) break;
+        const events = [];
+        for (const [event, record] of others) {
           if (event === "bye") bye = true;
-          else this.#take(event, data);
-          if (performance.now() < due) continue;
-          this.#flush();
-          await new Promise((resume) => setTimeout(resume));
-          if (mine !== this.#generation) break;
-          due = performance.now() + SLICE_MS;
+          else if (record.type === "event") events.push(record);
+          else this.#take(event, record);
         }
-        this.#flush();
-        if (bye || mine !== this.#generation) break;
+        if (events.length || samples.length) this.dispatchEvent(new CustomEvent("processes", { detail: { events, samples } }));
+        if (bye) break;
       }
     } catch (error) {
       said = error;
     } finally {
       clearTimeout(silence);
       cancel.abort();
+      worker?.terminate();
     }
     if (mine === this.#generation) this.#again(bye, said);
   }
 
-  #take(event, data) {
-    let record;
-    try {
-      record = JSON.parse(data);
-    } catch {
-      return;
-    }
+  #take(event, record) {
     if (event === "hello") {
       this.#attempt = 0;
       this.runId = record.run_id;
       this.host = record.host;
-      this.#processes = [];
       this.#set("live");
       this.dispatchEvent(new Event("fresh"));
     } else if (event === "lost") {
       this.dispatchEvent(new Event("fresh"));
-    } else if (record.type === "event" || record.type === "sample") {
-      this.#processes.push(record);
     } else {
       this.dispatchEvent(new CustomEvent("record", { detail: record }));
     }
-  }
-
-  #flush() {
-    if (!this.#processes.length) return;
-    const detail = this.#processes;
-    this.#processes = [];
-    this.dispatchEvent(new CustomEvent("processes", { detail }));
   }
 
   #again(bye, error) {
@@ -176,6 +136,15 @@ class Live extends EventTarget {
     const mine = this.#generation;
     this.#timer = setTimeout(() => mine === this.#generation && this.connect(), wait);
   }
+}
+
+/** What the worker finds in a piece of the stream. */
+function read(worker, piece) {
+  return new Promise((resolve, reject) => {
+    worker.onmessage = ({ data }) => resolve(data);
+    worker.onerror = () => reject(new Error("The stream cannot be read: /assets/reader.js does not start."));
+    worker.postMessage(piece, [piece.buffer]);
+  });
 }
 
 export const live = new Live();

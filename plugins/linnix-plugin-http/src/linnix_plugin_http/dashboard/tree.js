@@ -1,8 +1,12 @@
 // The processes of a host as a forest, kept up to date by events and samples. Knows no page.
 
+import { PLACES } from "./samples.js";
+
 /** Ended processes are kept for a moment, so that people can see what there was. */
 const KEEP_ENDED_MS = 20_000;
 const MAX_ENDED = 500;
+
+const known = (value) => (Number.isNaN(value) ? null : value);
 
 const keyOf = (pid, start) => `${pid}:${start}`;
 
@@ -16,7 +20,7 @@ class Node {
     // What `rowsOf` finds.
     this.depth = this.position = this.size = this.below = this.hidden = 0;
     this.matched = this.shown = this.parental = this.open = false;
-    this.cpu = this.rss = this.allCpu = this.allRss = 0;
+    this.cpu = this.rss = this.allCpu = this.allRss = this.rank = 0;
   }
 }
 
@@ -56,9 +60,8 @@ export class ProcessTree {
     this.version += 1;
   }
 
-  /** Take in a record of the type event or sample. */
+  /** Take in a record of the type event. */
   apply(record) {
-    if (record.type === "sample") return this.#sample(record);
     const key = keyOf(record.pid, record.start_ns);
     const known = this.nodes.get(key);
     if (record.kind === "exit") {
@@ -79,6 +82,21 @@ export class ProcessTree {
       }
     }
     this.version += 1;
+  }
+
+  /** Take in samples as samples.js packs them. */
+  measure(samples) {
+    for (let at = 0; at < samples.length; at += PLACES.length) {
+      const node = this.nodes.get(keyOf(samples[at], samples[at + 1]));
+      if (!node || node.endedAt) continue;
+      node.cpu_pct = known(samples[at + 2]);
+      node.rss_bytes = known(samples[at + 3]);
+      node.threads = known(samples[at + 4]);
+      node.fds = known(samples[at + 5]);
+      node.read_bytes = known(samples[at + 6]);
+      node.write_bytes = known(samples[at + 7]);
+      node.activity = samples[at + 8] ? String.fromCodePoint(samples[at + 8]) : null;
+    }
   }
 
   /** Drop those that ended a while ago and have nobody below them. */
@@ -144,18 +162,6 @@ export class ProcessTree {
     if (!node.parent) return;
     node.parent.children = node.parent.children.filter((each) => each !== node);
   }
-
-  #sample(sample) {
-    const node = this.nodes.get(keyOf(sample.pid, sample.start_ns));
-    if (!node || node.endedAt) return;
-    node.cpu_pct = sample.cpu_percent;
-    node.rss_bytes = sample.rss_bytes;
-    node.threads = sample.threads;
-    node.fds = sample.fds;
-    node.activity = sample.state;
-    node.read_bytes = sample.read_bytes;
-    node.write_bytes = sample.write_bytes;
-  }
 }
 
 export const byStart = (a, b) => a.start_ns - b.start_ns || a.pid - b.pid;
@@ -191,7 +197,8 @@ export function rowsOf(tree, { folded, matches, flat, by, ended }) {
       if (node.matched && (ended || !node.endedAt)) rows.push(node);
     }
     const measure = use[by];
-    rows.sort((a, b) => measure(b) - measure(a) || byStart(a, b));
+    for (const node of rows) node.rank = measure(node);
+    rows.sort((a, b) => b.rank - a.rank || byStart(a, b));
     for (let index = 0; index < rows.length; index += 1) {
       const node = rows[index];
       node.depth = 0;

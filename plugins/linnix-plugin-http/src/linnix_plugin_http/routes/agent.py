@@ -25,9 +25,11 @@ from linnix_plugin_http.shapes import (
     SlackStats,
     Status,
     System,
+    SystemHistory,
     TopCpu,
     TopMemory,
 )
+from linnix_plugin_http.state import mem_percent
 
 #: Losses that have a counter of their own in the reference.
 _RING = ("ring_full",)
@@ -97,8 +99,6 @@ def status(api: Api) -> Status:
 def system(api: Api) -> System:
     """The machine, from the latest samples; ``null`` where nothing measures it."""
     ts_ns, known = api.state.system()
-    total, available = known.get("memory_total_bytes"), known.get("memory_available_bytes")
-    used = None if not total or available is None else (total - available) / total * 100
 
     def pressure(of: str, field: str) -> float | None:
         found = known.get(f"psi_{of}")
@@ -110,9 +110,9 @@ def system(api: Api) -> System:
         host=api.context.host,
         cpus=known.get("cpus"),
         cpu_percent=known.get("cpu_percent"),
-        mem_percent=None if used is None else round(used, 2),
-        memory_total_bytes=total,
-        memory_available_bytes=available,
+        mem_percent=mem_percent(known),
+        memory_total_bytes=known.get("memory_total_bytes"),
+        memory_available_bytes=known.get("memory_available_bytes"),
         swap_total_bytes=known.get("swap_total_bytes"),
         swap_used_bytes=known.get("swap_used_bytes"),
         load_avg=[known.get(name) for name in ("load1", "load5", "load15")],
@@ -127,6 +127,12 @@ def system(api: Api) -> System:
         psi_io_some_avg10=pressure("io", "some_avg10"),
         psi_io_full_avg10=pressure("io", "full_avg10"),
     )
+
+
+@operation("GET", "/system/history")
+def history(api: Api) -> SystemHistory:
+    """Ten minutes of the machine and of the run, a point for each second with a sample."""
+    return SystemHistory(timestamp=time.time(), points=api.state.points())
 
 
 @operation("GET", "/plugins")

@@ -13,6 +13,12 @@ const choices = { by: "cpu", flat: false, ended: true, folded: new Set(), words:
 /** What the stream brings within this time is shown at once. */
 const REDRAW_MS = 400;
 
+/** Nothing changes places below somebody who scrolls, for so long. */
+const PATIENCE_MS = 1_500;
+
+/** Where there are so many that showing them takes long, it is done so much more seldom. */
+const REDRAW_SHARE = 0.04;
+
 /** The agent may answer with a look at the table that is a quarter of a second old. */
 const SETTLE_MS = 300;
 
@@ -25,6 +31,7 @@ export function show(page) {
   let wanted = pid ? Number(pid) : null;
   let seen = -1;
   let dirty = true;
+  let due = 0;
 
   const grid = new Grid({
     label: "Processes",
@@ -123,6 +130,7 @@ export function show(page) {
   );
 
   function redraw() {
+    const began = performance.now();
     const matches = matcher(choices.words);
     const rows = rowsOf(tree, { ...choices, matches });
     grid.steady = !choices.flat;
@@ -131,6 +139,7 @@ export function show(page) {
     dirty = false;
     const living = count(tree.living);
     const found = matches ? rows.filter((node) => node.matched).length : 0;
+    due = performance.now() + (performance.now() - began) / REDRAW_SHARE;
     const said = matches ? `${count(found)} of ${count(tree.size)} match` : `${living} running`;
     if (total.textContent !== said) total.textContent = said;
     if (!complete) return;
@@ -153,7 +162,7 @@ export function show(page) {
       return;
     }
     tree.reset(complete.processes);
-    for (const record of waiting ?? []) tree.apply(record);
+    for (const each of waiting ?? []) take(each);
     waiting = null;
     message.hidden = true;
     // The same process is another object now.
@@ -162,6 +171,11 @@ export function show(page) {
     redraw();
     if (wanted !== null) reveal(wanted);
     else if (grid.selected) showDetails(grid.selected);
+  }
+
+  function take({ events, samples }) {
+    for (const record of events) tree.apply(record);
+    tree.measure(samples);
   }
 
   function showNote() {
@@ -212,9 +226,9 @@ export function show(page) {
   let waiting = null;
   if (!at) {
     page.on(live, "processes", ({ detail }) => {
-      if (waiting) waiting = waiting.concat(detail);
+      if (waiting) waiting.push(detail);
       else if (complete) {
-        for (const record of detail) tree.apply(record);
+        take(detail);
         dirty = true;
       }
     });
@@ -224,7 +238,8 @@ export function show(page) {
     });
     page.atEnd(live.want("event", "sample"));
     page.every(REDRAW_MS, () => {
-      if (dirty || seen !== tree.version) redraw();
+      const late = performance.now() - due;
+      if ((dirty || seen !== tree.version) && late >= (grid.moving ? PATIENCE_MS : 0)) redraw();
     });
     page.every(2_000, () => {
       tree.sweep();
