@@ -89,7 +89,7 @@ def test_importing_the_package_imports_none_of_its_modules():
     assert not found & HEAVY
 
 
-def test_the_contract_needs_attrs_and_pluggy_and_nothing_else_that_is_installed():
+def test_the_contract_needs_attrs_msgspec_and_pluggy_and_nothing_else_that_is_installed():
     code = (
         "import sys; before = set(sys.modules);"
         "import linnix_core.hookspecs, linnix_core.records, linnix_core.errors;"
@@ -97,4 +97,4 @@ def test_the_contract_needs_attrs_and_pluggy_and_nothing_else_that_is_installed(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     installed = {name.split(".")[0] for name in done.stdout.split()} - sys.stdlib_module_names
-    assert installed == {"linnix_core", "attrs", "attr", "pluggy"}
+    assert installed == {"linnix_core", "attrs", "attr", "msgspec", "pluggy"}
