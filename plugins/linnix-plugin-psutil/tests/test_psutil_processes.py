@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from linnix_core import ProcessEvent, ProcessSample, ProcessTable, decode, encode
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_psutil.linux import LinuxReader
 from linnix_plugin_psutil.portable import PortableReader
 
@@ -317,6 +318,8 @@ def test_descriptors_are_counted_when_that_is_switched_on(
 @on_linux
 def test_both_readers_know_a_process_by_the_same_key(start_python):
     child = start_python(WAIT)
+    # It has said that it is there, and goes to sleep only now.
+    eventually(lambda: LinuxReader().read(child.pid).state == "S")
     keys = set()
     for reader in LinuxReader(), PortableReader():
         reader.pids()
