@@ -10,9 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,8 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.wait import WebDriverWait
+
+from linnix_core.testing.waiting import eventually
 
 #: What the agent may use, so that it is the same wherever more is installed.
 PLUGINS = ",".join(
@@ -195,7 +195,7 @@ class Agent:
                 cwd=self._folder,
                 env={**os.environ, "LINNIX_PLUGINS": PLUGINS},
             )
-        if wait_for(self._answers, self._said) == "refused":
+        if eventually(self._answers, said=self._said) == "refused":
             del self._collectors[0]
             self.start()
 
@@ -219,12 +219,3 @@ class Agent:
 
     def _said(self) -> str:
         return (self._folder / "linnix.log").read_text(errors="replace")[-2000:]
-
-
-def wait_for(condition: Callable[[], Any], said: Callable[[], str] = lambda: "") -> Any:
-    """Ask every little while until it is true: what is waited for can tell nobody."""
-    until = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < until, said()
-        threading.Event().wait(0.05)
-    return found

@@ -13,10 +13,11 @@ from attrs import evolve
 from http_client import Alarm, Guess, boot_id, family
 
 from linnix_core import Feedback, Loss, Mount, ProcessEvent, hookimpl, printable
+from linnix_core.testing.waiting import eventually
 
 pytest.importorskip("selenium", reason="selenium drives the browser; it is in the group test")
 
-from http_dashboard_browser import NARROW, WIDE, Agent, Page, chromium, programs, wait_for
+from http_dashboard_browser import NARROW, WIDE, Agent, Page, chromium, programs
 from selenium.webdriver.common.keys import Keys
 
 FILES = Path(__file__).parents[1] / "src" / "linnix_plugin_http" / "dashboard"
@@ -110,7 +111,7 @@ def incident(agent):
     def explained():
         return [each for each in agent.client.get("/incidents") if each["llm_analysis"]]
 
-    return lambda: wait_for(explained)[0]["id"]
+    return lambda: eventually(explained)[0]["id"]
 
 
 def row(words):

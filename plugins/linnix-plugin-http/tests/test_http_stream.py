@@ -27,6 +27,7 @@ from linnix_core import (
     encode,
     hookimpl,
 )
+from linnix_core.testing.waiting import eventually
 from linnix_plugin_http.stream import Filter, Stream, frame
 
 
@@ -201,7 +202,7 @@ def test_a_slow_reader_is_cut_off_and_costs_nobody_else_anything(serve):
     with slow, Reader(client, "/stream") as quick:
         quick.events(1)
         slow.sendall(f"GET /stream HTTP/1.1\r\nHost: {client.host}\r\n\r\n".encode())
-        wait_for(lambda: len(handler._stream) == 2)
+        eventually(lambda: len(handler._stream) == 2)
         sent = 0
         while not handler._stream.dropped_subscribers:
             handler.linnix_handle(Batch(events(500, sent + 1, args=("y" * 1000,))))
@@ -209,7 +210,7 @@ def test_a_slow_reader_is_cut_off_and_costs_nobody_else_anything(serve):
             found = quick.events(500)
             assert found[-1]["id"] == str(sent)
             assert sent < 200_000
-        wait_for(lambda: len(handler._stream) == 1)
+        eventually(lambda: len(handler._stream) == 1)
         report = client.get("/loss")["stream"]
         assert report["dropped_subscribers"] == 1
         assert report["lost_records"] > 0
@@ -236,12 +237,12 @@ def test_one_subscriber_too_many_is_refused(serve):
     with Reader(client, "/stream") as one:
         with Reader(client, "/processes/live"):
             one.events(1)
-            wait_for(lambda: len(handler_of(agent)._stream) == 2)
+            eventually(lambda: len(handler_of(agent)._stream) == 2)
             assert client.refused("/stream")[0] == 503
             assert client.refused("/alerts")[0] == 503
             assert client.refused("/processes/live")[0] == 503
             assert client.get("/status")["subscribers"] == 2
-        wait_for(lambda: len(handler_of(agent)._stream) == 1)
+        eventually(lambda: len(handler_of(agent)._stream) == 1)
         with Reader(client, "/stream") as another:
             assert names(another.events(1)) == ["hello"]
 
@@ -262,7 +263,7 @@ def test_a_client_that_leaves_is_forgotten(serve):
     with Reader(client, "/stream") as reader:
         reader.events(1)
         assert len(handler_of(agent)._stream) == 1
-    wait_for(lambda: len(handler_of(agent)._stream) == 0)
+    eventually(lambda: len(handler_of(agent)._stream) == 0)
 
 
 def test_head_of_a_stream_ends(serve):
@@ -270,13 +271,6 @@ def test_head_of_a_stream_ends(serve):
     status, headers, body = client.request("HEAD", "/stream")
     assert (status, body) == (200, b"")
     assert headers["content-type"].startswith("text/event-stream")
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 # --- frames -----------------------------------------------------------------------------
