@@ -250,6 +250,10 @@ def finish_python():
     return lambda script, *args, **options: _finish(*PYTHON, script, *args, **options)
 
 
+def _state(pid):
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+
+
 @pytest.fixture
 def start():
     """Start a command with pipes to it; it is gone after the test.
@@ -265,6 +269,9 @@ def start():
         children.append(child)
         if ready:
             assert child.stdout.readline()
+        else:
+            # Popen returns when exec has closed its pipe; the process gets its name after that.
+            eventually(lambda: _state(child.pid) != b"R")
         return child
 
     yield start
