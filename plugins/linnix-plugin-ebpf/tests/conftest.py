@@ -371,23 +371,26 @@ def _mounted(kind, option=None):
     return None
 
 
+@pytest.fixture
 def has_v1():
+    """Whether groups are of version 1, which can be renamed."""
     return _mounted("cgroup", "memory") is not None
 
 
 @pytest.fixture
 def make_group(ebpf):
-    """Make a cgroup: of the memory controller of version 1, or of version 2."""
+    """Make a cgroup: of the memory controller of version 1, or of version 2.
+
+    Where one of the versions is not mounted, everything is in the other.
+    """
     groups = []
 
     def make(version=None, name=None, inside=None):
         if inside is not None:
             root, folder = inside._root, inside.folder
         else:
-            version = version or (1 if has_v1() else 2)
-            root = folder = _mounted("cgroup", "memory") if version == 1 else _mounted("cgroup2")
-            if root is None:
-                pytest.skip(f"needs cgroups of version {version}")
+            first, second = _mounted("cgroup", "memory"), _mounted("cgroup2")
+            root = folder = (second or first) if version == 2 else (first or second)
         group = Group(folder / (name or f"linnix-test-{uuid.uuid4().hex[:8]}"), root)
         group.folder.mkdir()
         groups.append(group)

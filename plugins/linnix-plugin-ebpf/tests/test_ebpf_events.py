@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from linnix_core import ProcessTable
 from linnix_plugin_ebpf import programs
-from linnix_plugin_ebpf.libbpf import Btf, Libbpf
 
 TICK_NS = 10_000_000
 
@@ -331,10 +330,6 @@ def any_exit(request, start_collector, monkeypatch):
     if "before" in request.param:
         # The program for those works with later ones as well.
         monkeypatch.setattr(programs, "EXIT", (programs.EXIT[1], programs.EXIT[1]))
-    else:
-        with Btf(Libbpf()) as btf:
-            if btf.tracepoint_arguments("sched_process_exit") < 2:
-                pytest.skip("this kernel is one of those before 6.16")
     return start_collector(sample_interval=0.0).begin()
 
 
