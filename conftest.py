@@ -7,6 +7,7 @@ them, so a skip there means that a test silently stopped testing.
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,11 @@ from hypothesis import HealthCheck, settings
 # Generating takes longer where others compute on the same cores, which is no fault of a test.
 settings.register_profile("linnix", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.load_profile("linnix")
+
+# Whoever is run by nohup or in the background of a script ignores these, and so would every
+# process that a test starts and sends them to.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _skipped: list[str] = []
 

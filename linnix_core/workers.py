@@ -44,10 +44,9 @@ class FailureGate:
         # The power is bounded too: no float holds what a day of failures would make of it.
         return 0.0 if excess < 0 else min(FIRST_PAUSE_S * 2.0 ** min(excess, 64), LAST_PAUSE_S)
 
-    def passed(self) -> bool:
-        """Forget the failures; whether there were any."""
-        had, self.in_a_row = self.in_a_row > 0, 0
-        return had
+    def passed(self) -> None:
+        """Forget the failures."""
+        self.in_a_row = 0
 
 
 class _Worker:
@@ -98,12 +97,12 @@ class _Worker:
             self._logger.warning("%s: a call has not returned for %g s", self.component, limit_s)
         elif self._stalled and not stalled:
             self._stalled = False
-            self._recovered()
+            if self.component.status().code == "stalled":
+                self._recovered()
 
     def _recovered(self) -> None:
-        if self.component.state == "degraded":
-            self.component.set_state("running")
-            self._logger.warning("%s works again", self.component)
+        self.component.set_state("running")
+        self._logger.warning("%s works again", self.component)
 
     def _failed(self, error: LinnixError) -> float:
         """Count and show a failure; the seconds to pause."""
@@ -119,7 +118,9 @@ class _Worker:
         return pause
 
     def _passed(self) -> None:
-        if self._gate.passed():
+        """A call came back: that settles what earlier ones were in trouble for."""
+        self._gate.passed()
+        if self.component.state == "degraded" and self.component.status().code not in _NOT_OURS:
             self._recovered()
 
 
@@ -274,7 +275,7 @@ class HandlerWorker(_Worker):
                 alerts = self._call(item.hook, **{_ARGUMENT[item.hook]: item.argument})
                 if item.records and alerts is not None:
                     self._on_alerts(self.component, alerts)
-            self._passed_whole()
+            self._passed()
         except RecordsLost as error:
             lost, why = min(max(error.count, 0), item.records), error.why
             self.component.set_state("degraded", error.why, str(error))
@@ -291,7 +292,7 @@ class HandlerWorker(_Worker):
                 self.queue.done(item.records, lost, why)
             else:
                 self.queue.notice_done()
-        if self._flush_due is None:
+        if self._flush_due is None and self.component.has("linnix_flush"):
             self._flush_due = time.monotonic() + FLUSH_EVERY_S
         return pause
 
@@ -300,12 +301,6 @@ class HandlerWorker(_Worker):
         self.component.fail(error)
         self.queue.close()
         self.queue.discard("unavailable")
-
-    def _passed_whole(self) -> None:
-        if self._gate.passed() or (
-            self.component.state == "degraded" and self.component.status().code not in _NOT_OURS
-        ):
-            self._recovered()
 
     def _flush(self) -> None:
         self._flush_due = None
@@ -345,8 +340,8 @@ _ARGUMENT = {
     "linnix_feedback": "feedback",
 }
 
-#: Reasons for being degraded that a batch which passes does not settle.
-_NOT_OURS = frozenset({"health", "stalled", "enrich", "answer", "flush"})
+#: Reasons for being degraded that a call which comes back does not settle.
+_NOT_OURS = frozenset({"health", "stalled", "enrich", "answer", "flush", "reload"})
 
 
 def _counters(queue: BoundedQueue) -> Mapping[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -987,7 +988,7 @@ def test_a_reasoner_that_takes_too_long_has_declined_and_is_not_waited_for_again
         assert journal.wait_for(("notes", "insight", "quick"), times=2)
         status = status_of(agent, "reasoners.slow")
         assert (status.state, status.code) == ("degraded", "declined")
-        assert "no answer within 0.9 s" in status.reason
+        assert re.search(r"no answer within 0\.\d+ s", status.reason)
         assert status.counters["failures"] == 1  # the second one had waited too long to ask
     assert journal.count(("slow", "asked")) == 1
 

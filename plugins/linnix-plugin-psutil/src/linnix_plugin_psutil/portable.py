@@ -24,6 +24,17 @@ _STATES = {
 }
 
 
+class _Process(psutil.Process):
+    """Where psutil is refused the executable, it takes the first argument for it, which can be
+    anything; so this one has none."""
+
+    def arguments(self) -> list[str]:
+        return super().cmdline()
+
+    def cmdline(self) -> list[str]:
+        return []
+
+
 class PortableReader:
     """Reads processes through psutil.
 
@@ -81,10 +92,10 @@ class PortableReader:
 
     def describe(self, reading: Reading) -> Image:
         """Ask a new object: psutil remembers the executable of an old one."""
-        process = attempt(psutil.Process, reading.pid)
+        process = attempt(_Process, reading.pid)
         if process is None:
             return Image()
-        args = attempt(process.cmdline)
+        args = attempt(process.arguments)
         uids = attempt(process.uids)
         gids = attempt(process.gids)
         truncated = False

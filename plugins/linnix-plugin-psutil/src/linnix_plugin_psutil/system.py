@@ -28,7 +28,13 @@ Amounts: TypeAlias = tuple[int | None, int | None]
 _SECTOR = 512
 
 _PIECE = 1 << 16
-_MEMORY = re.compile(rb"^(MemTotal|MemAvailable|SwapTotal|SwapFree): +(\d+) kB", re.MULTILINE)
+#: One for each: what a search begins with is found several times faster than a choice.
+_SIZES = [
+    re.compile(rb"%s: +(\d+) kB" % name)
+    for name in (b"MemTotal", b"MemAvailable", b"SwapTotal", b"SwapFree")
+]
+_STALL = r"avg10=(\S+) .*total=(\d+)"
+_PRESSURE = re.compile(rf"some {_STALL}\s*(?:full {_STALL})?")
 
 
 @attrs.define(eq=False)
@@ -173,10 +179,10 @@ class LinuxSystemReader(SystemReader):
 
     def _memory(self) -> tuple[Amounts, Amounts]:
         text = attempt(self._read, "meminfo") or b""
-        sizes = {name: int(size) * 1024 for name, size in _MEMORY.findall(text)}
-        total, free = sizes.get(b"SwapTotal"), sizes.get(b"SwapFree")
-        used = None if total is None or free is None else total - free
-        return (sizes.get(b"MemTotal"), sizes.get(b"MemAvailable")), (total, used)
+        found = [size.search(text) for size in _SIZES]
+        memory, available, swap, free = [each and int(each[1]) * 1024 for each in found]
+        used = None if swap is None or free is None else swap - free
+        return (memory, available), (swap, used)
 
     def _cpu(self) -> tuple[float, float]:
         # cpu user nice system idle iowait irq softirq steal guest guest_nice, in ticks
@@ -185,14 +191,14 @@ class LinuxSystemReader(SystemReader):
         return every - ticks[3] - ticks[4], every
 
     def _disk_counters(self) -> Counts:
-        rows = [line.split() for line in self._read("diskstats").splitlines()]
+        rows = [line.split(None, 10) for line in self._read("diskstats").splitlines()]
         return {os.fsdecode(row[2]): (int(row[5]) * _SECTOR, int(row[9]) * _SECTOR) for row in rows}
 
     def _network_counters(self) -> Counts:
         counters = {}
         for line in self._read("net/dev").splitlines()[2:]:
             name, _, rest = line.rpartition(b":")
-            fields = rest.split()
+            fields = rest.split(None, 9)
             counters[os.fsdecode(name.strip())] = int(fields[0]), int(fields[8])
         return counters
 
@@ -206,12 +212,13 @@ def parse_pressure(text: str) -> Pressure:
     >>> parse_pressure("some avg10=1.50 avg60=0.00 avg300=0.00 total=42\\n").some_total_us
     42
     """
-    stalled = {}
-    for line in text.splitlines():
-        who, *pairs = line.split()
-        values = dict(pair.split("=") for pair in pairs)
-        stalled[who] = float(values["avg10"]), int(values["total"])
-    return Pressure(*stalled["some"], *stalled.get("full", (None, None)))
+    found = _PRESSURE.match(text)
+    if found is None:
+        raise ValueError(f"no pressure in {text!r}")
+    some, total, full, full_total = found.groups()
+    if full is None:
+        return Pressure(float(some), int(total))
+    return Pressure(float(some), int(total), float(full), int(full_total))
 
 
 def _fill_rates(sample: SystemSample, before: _Counters, now: _Counters) -> None:
