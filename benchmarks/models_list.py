@@ -1,9 +1,10 @@
 """How long ``linnix models list --json`` takes with 10,000 registered models, from start to exit.
 
 Beside it: an interpreter that reads and writes the same file with ``json``, which is the least
-that a tool in plain Python would do; and ``linnix models list --json --role``, which looks at
-every model. Bytecode is compiled beforehand, as an installation does it. ``cpu_of_json`` is the CPU
-beside that of ``json`` in the same run, which says more than seconds on a busy machine.
+that a tool in plain Python would do; ``linnix models list --json --role``, which looks at every
+model; and the same file as the tools before wrote it, indented. Bytecode is compiled beforehand,
+as an installation does it. ``cpu_of_json`` is the CPU beside that of ``json`` in the same run,
+which says more than seconds on a busy machine.
 
     python benchmarks/models_list.py [--models 10000] [--runs 10]
 """
@@ -20,9 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import msgspec
-
-from linnix_plugin_models import ModelRegistry
+from linnix_plugin_models import Model, ModelRegistry
 from linnix_plugin_models.registry import Artifact, ModelFile
 
 PEER = """
@@ -54,15 +53,15 @@ def make(path: Path, models: int) -> None:
             )
         ],
     )
-    tree = json.loads(path.read_text())
-    flat, more = tree["models"]["oracle-0"], tree["linnix"]["oracle-0"]
-    ids = [f"oracle-{n}" for n in range(models)]
+    oracle = registry.get("oracle-0")
     roles = ("asm", "debug", "general")
-    tree["models"] = {
-        name: {**flat, "model_id": name, "role": roles[n % 3]} for n, name in enumerate(ids)
-    }
-    tree["linnix"] = dict.fromkeys(ids, more)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(tree), indent=2))
+    registry.change(
+        None,
+        lambda held: held.update(
+            (name, Model({**oracle.flat, "model_id": name, "role": roles[n % 3]}, oracle.more))
+            for n, name in enumerate(f"oracle-{n}" for n in range(models))
+        ),
+    )
 
 
 def run(command: list[str], runs: int, bytecode: str) -> tuple[list[float], list[float]]:
@@ -92,14 +91,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "registry.json"
         make(path, options.models)
-        linnix = [sys.executable, "-m", "linnix_core", "models", "--registry", str(path), "list"]
+        indented = Path(name) / "indented.json"
+        indented.write_text(json.dumps(json.loads(path.read_text()), indent=2))
+        models = [sys.executable, "-m", "linnix_core", "models"]
+        linnix = [*models, "--registry", str(path), "list", "--json"]
         commands = {
             "json": [sys.executable, "-c", PEER, str(path)],
             "python": [sys.executable, "-c", "pass"],
             "version": [sys.executable, "-m", "linnix_core", "--version"],
-            "start": [sys.executable, "-m", "linnix_core", "models", "--help"],
-            "list": [*linnix, "--json"],
-            "list_role": [*linnix, "--json", "--role", "asm"],
+            "start": [*models, "--help"],
+            "list": linnix,
+            "list_role": [*linnix, "--role", "asm"],
+            "list_indented": [*models, "--registry", str(indented), "list", "--json"],
         }
         peer = 0.0
         for what, command in commands.items():

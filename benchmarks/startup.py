@@ -33,6 +33,7 @@ COMMANDS = {
     "click --help": [sys.executable, "-c", PEER],
     "linnix --help": [sys.executable, "-m", "linnix_core", "--help"],
     "linnix --version": [sys.executable, "-m", "linnix_core", "--version"],
+    "linnix models --help": [sys.executable, "-m", "linnix_core", "models", "--help"],
     "linnix plugins list": [sys.executable, "-m", "linnix_core", "plugins", "list"],
 }
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from email.message import Message
-from email.parser import HeaderParser
-from importlib import metadata
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from linnix_core.__about__ import __version__
+from linnix_core.distributions import Distribution, distributions
 from linnix_core.errors import PluginError
 
 __all__ = ["ALIASES", "GROUPS", "Catalog", "PluginRecord", "canonical"]
@@ -22,6 +20,11 @@ GROUPS = ("collectors", "handlers", "reasoners", "deployers", "commands")
 ALIASES = {"llama.cpp": "llama-cpp", "llamacpp": "llama-cpp", "halext-node": "halext"}
 
 _NAME = re.compile(r"[a-z][a-z0-9-]*")
+#: A field of metadata, with the lines that continue it.
+_FIELD = re.compile(r"^([\w-]+):[ \t]*(.*(?:\n[ \t].*)*)", re.MULTILINE)
+
+#: The values of each field of metadata, in the order of the file.
+Fields: TypeAlias = Mapping[str, Sequence[str]]
 
 
 def canonical(name: str) -> str:
@@ -78,19 +81,18 @@ class Catalog:
         """
         allow = os.environ.get("LINNIX_PLUGINS") if allow is None else allow
         allowed = None if allow is None else {_normal(part) for part in allow.split(",")}
-        found = metadata.distributions() if path is None else metadata.distributions(path=path)
         records: list[PluginRecord] = []
         seen: set[str] = set()
-        for distribution in found:
+        for distribution in distributions(path):
             offered = _text(distribution, "entry_points.txt")
             if "[linnix." not in offered:
                 continue
             try:
                 described = _described(distribution)
-                name = described["Name"]
+                name = described["name"][0]
                 blocked = allowed is not None and _normal(name) not in allowed
                 if _normal(name) not in seen:
-                    records += _records_of(distribution.entry_points, described, blocked)
+                    records += _records_of(offered, described, blocked)
                 # Of two copies on the path, imports find the first; so do we.
                 seen.add(_normal(name))
             except Exception as error:  # noqa: BLE001 - whoever wrote it, the others are fine
@@ -159,7 +161,7 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).strip().lower()
 
 
-def _text(distribution: metadata.Distribution, name: str) -> str:
+def _text(distribution: Distribution, name: str) -> str:
     """A file of metadata; nothing where it is not, or is no text."""
     try:
         return distribution.read_text(name) or ""
@@ -167,20 +169,37 @@ def _text(distribution: metadata.Distribution, name: str) -> str:
         return ""
 
 
-def _described(distribution: metadata.Distribution) -> Message:
-    """The head of its metadata. What follows is a readme, and parsing that is what costs."""
+def _described(distribution: Distribution) -> Fields:
+    """The head of its metadata, by the names of the fields in small letters."""
     text = _text(distribution, "METADATA") or _text(distribution, "PKG-INFO")
-    described = HeaderParser().parsestr(text.partition("\n\n")[0])
-    if not described["Name"]:
+    fields: dict[str, list[str]] = {}
+    for name, value in _FIELD.findall(text.partition("\n\n")[0]):
+        fields.setdefault(name.lower(), []).append(value)
+    if not fields.get("name", [""])[0]:
         raise ValueError("there is no METADATA with a name")
-    return described
+    return fields
+
+
+def _entry_points(offered: str) -> list[tuple[str, str, str]]:
+    """Group, name and value of each."""
+    found: list[tuple[str, str, str]] = []
+    group: str | None = None
+    for line in map(str.strip, offered.splitlines()):
+        if line.startswith("[") and line.endswith("]"):
+            group = line.strip("[]")
+        elif group is not None and line and not line.startswith("#"):
+            name, equals, value = line.partition("=")
+            if not equals:
+                raise ValueError(f"{line!r} is no entry point")
+            found.append((group, name.strip(), value.strip()))
+    return found
 
 
 def _unreadable(
-    distribution: metadata.Distribution, offered: str, error: Exception
+    distribution: Distribution, offered: str, error: Exception
 ) -> Iterator[PluginRecord]:
     """What can be said of a distribution whose metadata is broken: that it is."""
-    folder = getattr(getattr(distribution, "_path", None), "name", "unknown")
+    folder = distribution.folder
     for kind in dict.fromkeys(re.findall(r"\[linnix\.(\w+)\]", offered)):
         if kind in GROUPS:
             yield PluginRecord(
@@ -195,14 +214,12 @@ def _unreadable(
             )
 
 
-def _records_of(
-    entry_points: Iterable[metadata.EntryPoint], described: Message, blocked: bool
-) -> Iterator[PluginRecord]:
-    distribution, version = described["Name"], described["Version"] or "unknown"
-    requires, obstacle = _core_requirement(described.get_all("Requires-Dist") or ())
-    for entry_point in entry_points:
-        name = entry_point.name
-        prefix, _, kind = entry_point.group.partition(".")
+def _records_of(offered: str, described: Fields, blocked: bool) -> Iterator[PluginRecord]:
+    distribution = described["name"][0]
+    version = described.get("version", [""])[0] or "unknown"
+    requires, obstacle = _core_requirement(described.get("requires-dist", ()))
+    for group, name, value in _entry_points(offered):
+        prefix, _, kind = group.partition(".")
         if prefix != "linnix" or kind not in GROUPS:
             continue
         code, reason = "", ""
@@ -220,10 +237,10 @@ def _records_of(
         yield PluginRecord(
             kind=kind,
             name=name,
-            value=entry_point.value,
+            value=value,
             distribution=distribution,
             version=version,
-            summary=described["Summary"] or "",
+            summary=described.get("summary", [""])[0],
             requires=requires,
             state="unavailable" if code else "available",
             code=code,

@@ -15,7 +15,7 @@ import click
 import pytest
 
 from linnix_core import codec, hookspecs
-from linnix_core.cli import cli
+from linnix_core.cli.group import cli
 from linnix_core.config import RESERVED, AgentSettings
 from linnix_core.testing.records import reason_request
 

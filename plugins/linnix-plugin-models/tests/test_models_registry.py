@@ -149,6 +149,24 @@ def test_what_cannot_be_read_is_refused_and_stays_as_it_is(registry, content):
     assert registry.path.read_bytes() == content
 
 
+def test_the_file_has_a_line_for_each_model_to_search_and_to_compare(registry):
+    registry.register("a", notes="ü\n{}", artifacts=[artifact()])
+    registry.register("b", location="linux", path="/m/b")
+    tree = json.loads(registry.path.read_text())
+    before = registry.path.read_text().splitlines()
+    assert [line[:5] for line in before if line.startswith(('"a": {', '"b": {'))] == [
+        '"a": ', '"b": ', '"a": ', '"b": ',
+    ]  # fmt: skip
+    registry.register("a", role="asm")
+    after = registry.path.read_text().splitlines()
+    assert len(after) == len(before)
+    changed = [line for line in after if line not in before]
+    assert all(line.startswith(('"a": ', '"updated_at": ')) for line in changed)
+    flat = {"role": "asm", "updated_at": registry.get("a")["updated_at"]}
+    tree["models"]["a"].update(flat)
+    assert json.loads("\n".join(after)) == {**tree, "updated_at": flat["updated_at"]}
+
+
 def test_the_version_before_is_a_backup_that_works(registry):
     registry.register("first")
     registry.register("second")
@@ -368,6 +386,17 @@ def test_the_fast_listing_says_what_the_models_say(registry):
         assert listed["models"] == [model.as_dict() for model in registry.models(**wanted)]
         assert listed["total"] == total
         registry.path.write_text(json.dumps(json.loads(registry.path.read_text())))
+
+
+@pytest.mark.parametrize("more", ["{}", "{ }", "{\n}", '{"tags": 1}', '{\t"aliases" :["x"] }'])
+@pytest.mark.parametrize("count", [1, 255, 256, 257, 600])
+def test_a_listing_joins_both_halves_of_every_model(registry, more, count):
+    registry.path.parent.mkdir(parents=True)
+    flats = ",".join(f'"m{n}": {{"model_id": "m{n}", "role": "asm"}}' for n in range(count))
+    mores = ",".join(f'"m{n}": {more}' for n in range(0, count, 2))
+    registry.path.write_text(f'{{"models": {{{flats}}}, "linnix": {{{mores}}}}}')
+    listed = json.loads(b"".join(registry.listing()))
+    assert listed == {"models": [m.as_dict() for m in registry.models()], "total": count}
 
 
 HOSTILE = "\x1b[2J \x85 \u202e \u2028 ü 🦊 \ud83e\udd8a".encode("utf-16", "surrogatepass").decode(
