@@ -47,7 +47,7 @@ def records() -> Iterator[bytes]:
         common = (now, now, TICK_NS, 7, pid, 1, 1000, 1000)
         yield wire.EVENT.pack(*common, b"make", wire.FORK, 0, 0)
         if job % 2:
-            args = b"cc1\0-O2\0-c\0file%d.c\0" % (job % 300)
+            args = b"cc1\0-O2\0-c\0file%d.c\0" % job  # never the same, as in a build
             part = wire.EXEC_PART.pack(len(exe), len(cwd), len(args))
             yield wire.EVENT.pack(*common, b"cc1", wire.EXEC, 0, 0) + part + exe + cwd + args
         yield wire.EVENT.pack(*common, b"cc1", wire.EXIT, 0, 0) + wire.EXIT_PART.pack(5000, 300)

@@ -93,7 +93,7 @@ class AgentSettings:
         default=256, validator=_positive, metadata={"help": "records that travel together at most"}
     )
     linger_ms: int = attrs.field(
-        default=20, validator=_positive, metadata={"help": "how long a batch waits to fill up"}
+        default=20, validator=_positive, metadata={"help": "how long a few records wait for more"}
     )
     start_timeout_s: float = attrs.field(
         default=10.0, validator=_positive, metadata={"help": "for a plugin to load and start"}

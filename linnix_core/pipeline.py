@@ -31,6 +31,9 @@ __all__ = ["MAX_NOTICES", "Balance", "BoundedQueue", "Counts", "Item", "Pipeline
 #: dropped to make room; a handler that leaves this many lying is not working.
 MAX_NOTICES = 4096
 
+#: Records that are a batch already: what a collector hands over together has waited once.
+ENOUGH = 16
+
 #: Seconds that one ``Loss`` record covers.
 LOSS_WINDOW_S = 10.0
 
@@ -360,7 +363,7 @@ class Pipeline:
             # Cleared before anything is looked at: what comes later wakes it again.
             self._wake.clear()
             stopping = self._stopping.is_set()
-            if not stopping and 0 < self._waiting() < self._batch_size:
+            if not stopping and 0 < self._waiting() < min(self._batch_size, ENOUGH):
                 # Let a batch fill up, so that its fixed cost is shared.
                 self._stopping.wait(self._linger_s)
             self._move()

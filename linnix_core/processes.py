@@ -130,14 +130,19 @@ class ProcessTable:
         is a reused pid, and is forgotten.
         """
         with self._lock:
-            apply = self._apply
+            apply, live = self._apply, self._live
             for record in records:
                 kind = type(record)
                 if kind is ProcessEvent:
                     apply(record)
                 elif kind is ProcessSample:
-                    process = self._live.get(record.pid)
-                    if process is not None and process.key == _key_of(record):
+                    pid = record.pid
+                    process = live.get(pid)
+                    if process is not None and process.key == (
+                        record.boot_id,
+                        pid,
+                        record.start_ns,
+                    ):
                         process.sample = record
 
     def take_labels(self, records: Iterable[Any]) -> None:

@@ -194,22 +194,17 @@ _CLUSTER = re.compile(r"-[A-Za-z#]{1,7}+")
 _PIECES = re.compile(r"\s++|(?:\"[^\"]*+\"|'[^']*+'|[^\s\"']|[\"'])++")
 
 # Unless one of these stands somewhere in the small letters, or a program from above is
-# named, nothing here can match: a few substring searches cost a tenth of one search for
-# the expressions.
-_STEMS = (
-    "pass", "pwd", "secret", "token", "key", "cred", "auth", "bearer", "basic", "sess", "cookie",
-    "psk", "sig", "://", "akia", "asia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "_pat_", "glpat-",
-    "xox", "hooks", "bot", "k_live_", "k_test_", "sk-", "aiza", "gocspx", "hf_", "npm_", "pypi-",
-    "dop_", "hvs.", "hvb.", "glsa_", "eyj",
-)  # fmt: skip
+# named, nothing here can match. Ordered as a tree, so that at most places in a text a
+# comparison with the few letters that any of them begins with is all.
+_STEMS = re.compile(
+    r"p(?:ass|wd|sk|ypi-)|s(?:e(?:cret|ss)|ig|k-)|token|k(?:ey|_(?:live|test)_)|c(?:red|ookie)"
+    r"|a(?:uth|kia|sia|iza)|b(?:earer|asic|ot)|://|g(?:h[pousr]_|l(?:pat-|sa_)|ocspx)|_pat_|xox"
+    r"|h(?:ooks|f_|v[sb]\.)|npm_|dop_|eyj"
+)
 
 
 def _suspect(text: str) -> bool:
-    small = text.lower()
-    for stem in _STEMS:  # noqa: SIM110 - any() with a generator costs twice as much
-        if stem in small:
-            return True
-    return False
+    return _STEMS.search(text.lower()) is not None
 
 
 def clean_text(text: str) -> str:
@@ -255,10 +250,22 @@ def clean_args(args: tuple[str, ...]) -> tuple[str, ...]:
     >>> clean_args(("mysql", "-uroot", "-phunter2", "--password", "hunter2", "shop"))
     ('mysql', '-uroot', '-p[redacted]', '--password', '[redacted]', 'shop')
     """
-    text = " ".join(args)
-    if not _suspect(text) and _WAYS.keys().isdisjoint(_PROGRAMS.findall(text)):
-        return args if text.isascii() else tuple(map(valid, args))
-    return tuple(_clean_words(args))
+    return args if all(map(_is_innocent, args)) else tuple(_clean_words(args))
+
+
+#: Arguments that are innocent: most of a new command has been in others before it.
+_innocent: set[str] = set()
+
+
+def _is_innocent(arg: str) -> bool:
+    """Whether there is nothing to clean in it, nor a program that makes others' names secret."""
+    if arg in _innocent:
+        return True
+    if _suspect(arg) or not _WAYS.keys().isdisjoint(_PROGRAMS.findall(arg)) or valid(arg) != arg:
+        return False
+    if len(arg) <= _REMEMBERED_CHARS:
+        _remember(_innocent, arg)
+    return True
 
 
 def _clean_words(words: Sequence[str], depth: int = 8) -> Iterator[str]:
@@ -447,6 +454,12 @@ def _bounded(text: str, limit: int, event: ProcessEvent) -> str:
 
 def _bounded_args(args: tuple[str, ...], event: ProcessEvent) -> tuple[str, ...]:
     args = tuple(args)
+    if len(args) <= MAX_ARGS and sum(map(len, args)) < MAX_ARGS_CHARS:
+        for arg in args:
+            if arg not in _innocent and not _is_innocent(arg):
+                break
+        else:
+            return args
     # Far more than is kept goes into the cleaning, and the rest is cut after it: a cut could
     # hide that what is left belongs to a secret.
     room, given = 4 * MAX_ARGS_CHARS, []

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from linnix_core import Alert, Batch, Evidence, Loss, ProcessEvent, ProcessSample, hookimpl
 from linnix_core import pipeline as pipeline_module
-from linnix_core.pipeline import BoundedQueue, Counts, Pipeline, Stamp
+from linnix_core.pipeline import ENOUGH, BoundedQueue, Counts, Pipeline, Stamp
 from linnix_core.processes import ProcessTable
 from linnix_core.testing.waiting import eventually
 from linnix_core.workers import CollectorSink
@@ -354,6 +354,15 @@ def test_a_full_batch_does_not_linger(make_pipeline):
     pipeline.start()
     source.put(forks(4))
     assert [len(batch) for batch in take(sink, 4)] == [4]
+
+
+def test_what_a_collector_gathered_does_not_linger_either(make_pipeline):
+    pipeline = make_pipeline(batch_size=10 * ENOUGH, linger_s=10 * HANG_S)
+    source = pipeline.source("collectors.c", 10 * ENOUGH, "block")
+    sink = pipeline.sink("h", 10 * ENOUGH, "block")
+    pipeline.start()
+    source.put(forks(ENOUGH))
+    assert [len(batch) for batch in take(sink, ENOUGH)] == [ENOUGH]
 
 
 def test_seq_has_no_gaps_across_sources_batches_and_notices(make_pipeline):

@@ -287,6 +287,14 @@ def test_a_harmless_command_line_stays_as_it_is(line):
     assert clean_args(args) == args
 
 
+def test_a_word_that_was_harmless_in_one_command_is_none_in_the_next():
+    for args in ("echo", "swordfish"), ("login", "--password", "swordfish"):
+        event = ProcessEvent("exec", pid=1, start_ns=0, args=args)
+        clean_event(event)
+    assert event.args == ("login", "--password", MARK)
+    assert clean_args(("echo", "swordfish")) == ("echo", "swordfish")
+
+
 # --- secrets that nobody has thought of ---------------------------------------------------
 
 unguessable = st.text(string.ascii_letters + string.digits + "._+^!-", min_size=8, max_size=64)

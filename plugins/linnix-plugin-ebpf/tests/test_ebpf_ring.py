@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linnix_plugin_ebpf.collector import LOOK_EVERY_S, LOOKS_OF_A_RING, pause_s
 from linnix_plugin_ebpf.ring import Ring, ring_bytes
 
 PAGE = mmap.PAGESIZE
@@ -231,3 +232,16 @@ def test_every_record_comes_out_once_and_in_order(steps, begin):
         take(3)
     assert came == [number for number in range(len(reserved)) if number not in discarded]
     producer.close()
+
+
+@given(
+    st.integers(0, 1 << 30),
+    st.integers(0, 10_000).map(lambda ms: ms / 1000),
+    st.integers(12, 30).map(lambda bits: 1 << bits),
+)
+def test_what_comes_as_fast_as_now_does_not_fill_the_ring_until_the_next_look(read, within_s, size):
+    pause = pause_s(read, within_s, size)
+    assert 0 <= pause <= LOOK_EVERY_S
+    assert read * pause <= within_s * size / LOOKS_OF_A_RING * (1 + 1e-9) or not read
+    if not read:
+        assert pause == LOOK_EVERY_S

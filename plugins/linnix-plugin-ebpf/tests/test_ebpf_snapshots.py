@@ -502,6 +502,37 @@ def test_what_the_samples_say_adds_up(lives):
     assert said == {pid: uses[-1] if uses else 0 for pid, uses in enumerate(lives)}
 
 
+@given(
+    st.lists(snapshots(), min_size=1, max_size=3).flatmap(
+        lambda few: st.lists(st.sampled_from(few), min_size=2, max_size=6)
+    ),
+    st.booleans(),
+)
+def test_who_has_not_changed_is_told_of_as_everybody_else(seen, counts):
+    """Snapshots that come again against such as differ in what no sample tells."""
+    same, other = (Sampler(lambda group: "/a", io=counts, delay=counts) for _ in range(2))
+    for now, threads in enumerate(seen, 1):
+        differ = [one._replace(parent_start_ns=now) for one in threads]
+        assert same.samples(snapshot(*threads), now, now * 10**9) == other.samples(
+            snapshot(*differ), now, now * 10**9
+        )
+
+
+def test_who_has_not_changed_may_be_in_a_group_of_another_name():
+    names = iter(["/before", "/after"])
+    sampler = Sampler(lambda group: next(names))
+    told = [sampler.samples(snapshot(thread(7, 7)), 0, now * 10**9) for now in (1, 2)]
+    assert [sample.cgroup for (sample,) in told] == ["/before", "/after"]
+
+
+def test_what_others_made_of_a_sample_is_not_in_the_next_one():
+    sampler = Sampler(lambda group: None)
+    (first,) = sampler.samples(snapshot(thread(7, 7)), 0, 10**9)
+    first.labels, first.seq = {"pod": "web"}, 7
+    (second,) = sampler.samples(snapshot(thread(7, 7)), 0, 2 * 10**9)
+    assert (second.labels, second.seq) == (None, 0)
+
+
 def test_an_old_process_that_was_not_measured_before_has_no_interval():
     """What it has used in all its life is not what it used since the last snapshot."""
     sampler = Sampler(lambda group: None)

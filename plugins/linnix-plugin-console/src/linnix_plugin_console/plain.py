@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TextIO
 
-from linnix_core import Alert, Batch, Context, Incident, Insight, Loss, ProcessEvent, printable
+from linnix_core import (
+    Alert,
+    Batch,
+    ComponentStatus,
+    Context,
+    Incident,
+    Insight,
+    Loss,
+    ProcessEvent,
+    printable,
+)
 from linnix_plugin_console.config import ConsoleConfig
 from linnix_plugin_console.lines import (
     alert_line,
@@ -79,9 +89,10 @@ class PlainDisplay:
             self._following = True
             self._summed_s = now_s
             lines.append(self._first_word())
-        lines += self._changes()
+        components = self._context.components()
+        lines += self._changes(components)
         if self._following:
-            lines += self._blind_spots()
+            lines += self._blind_spots(components)
         due = self._summed_s + self._config.summary
         if self._following and self._config.summary and now_s >= due:
             self._summed_s = now_s
@@ -109,12 +120,12 @@ class PlainDisplay:
             f"{rate(sum(rates.values()))} events/s, {self._tally.lost:,} lost"
         )
 
-    def _changes(self) -> list[str]:
+    def _changes(self, components: Sequence[ComponentStatus]) -> list[str]:
         # A run that ends stops its components; that is no news.
         if self._context.stop.is_set():
             return []
         lines = []
-        for status in self._context.components():
+        for status in components:
             state = ("", "") if status.state in _FINE else (status.state, status.code)
             # A reason may hold counts that move on, so it is no change by itself.
             if state != self._states.get(status.component, ("", "")):
@@ -122,10 +133,10 @@ class PlainDisplay:
             self._states[status.component] = state
         return lines
 
-    def _blind_spots(self) -> list[str]:
+    def _blind_spots(self, components: Sequence[ComponentStatus]) -> list[str]:
         """What each collector does not see, the first time that it says so."""
         lines = []
-        for status in self._context.components():
+        for status in components:
             if status.kind == "collectors" and status.component not in self._limited:
                 said = [limit_line(self._context.clock.time_ns(), status, limit)
                         for limit in status.limits]  # fmt: skip

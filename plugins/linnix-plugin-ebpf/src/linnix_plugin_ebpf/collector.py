@@ -36,12 +36,17 @@ __all__ = ["EbpfCollector", "EbpfConfig"]
 #: Records that are decoded and handed over together.
 CHUNK = 2048
 
-#: Seconds between two looks into the ring while it fills: many records for one look. The
-#: smallest ring that is sensible holds what comes in ten times as long.
-LOOK_EVERY_S = 0.01
+#: Seconds between two looks into the ring while it fills, at most. Each look wakes every thread
+#: up to the handlers, for which a processor that did something else meanwhile takes as long as
+#: for dozens of records: the more come of one look, the less each costs.
+LOOK_EVERY_S = 0.1
+
+#: Bytes of a look that are enough, and looks in the time in which the ring would fill up.
+LOOK_BYTES = 128 << 10
+LOOKS_OF_A_RING = 8
 
 #: Records of one look up to which the next one waits until something comes.
-FEW = 16
+FEW = 4
 
 #: Seconds to sleep at most when nothing comes; a stop is noticed after that.
 SLEEP_S = 0.5
@@ -104,6 +109,16 @@ class _Account:
     @property
     def balances(self) -> bool:
         return self.emitted == self.received + sum(self.lost.values())
+
+
+def pause_s(read: int, within_s: float, size: int) -> float:
+    """Seconds until the next look into a ring of ``size`` bytes, as fast as it fills now.
+
+    >>> pause_s(100, 0.1, 4096), pause_s(1024, 0.1, 4096)
+    (0.1, 0.05)
+    """
+    enough = min(LOOK_BYTES, size // LOOKS_OF_A_RING)
+    return min(LOOK_EVERY_S, enough * within_s / read) if read else LOOK_EVERY_S
 
 
 class EbpfCollector:
@@ -202,10 +217,13 @@ class EbpfCollector:
         assert programs is not None
         self._emit(sink, [])
         interval_s = self._config.sample_interval
-        account_due = snapshot_due = time.monotonic()
+        account_due = snapshot_due = looked = time.monotonic()
+        position = programs.ring.consumed
         while not stop.is_set():
             came = self._drain(programs, sink)
             now = time.monotonic()
+            pause = pause_s(programs.ring.consumed - position, now - looked, programs.ring.size)
+            looked, position = now, programs.ring.consumed
             if now >= account_due and self._account(programs, sink):
                 # The same beat as that of the snapshots, so that both need one awakening.
                 account_due = max(account_due + ACCOUNT_EVERY_S, now)
@@ -218,10 +236,10 @@ class EbpfCollector:
                 snapshot_due = max(snapshot_due + interval_s, now)
             if came <= FEW:
                 due = min(account_due, snapshot_due) if interval_s else account_due
-                came = self._sleep(programs, min(max(due - now, 0.0), SLEEP_S))
+                came = self._sleep(programs, stop, due)
             if came:
                 # What has begun goes on: its records are read together.
-                stop.wait(LOOK_EVERY_S)
+                stop.wait(pause)
         self._finish(programs, sink)
 
     def _emit(self, sink: Sink, records: list[Record]) -> None:
@@ -242,10 +260,10 @@ class EbpfCollector:
         until = ring.produced if until is None else until
         offset_ns = boot_offset_ns()
         before = self._received
-        while True:
+        while ring.consumed < until:
             offsets, position = ring.next_records(CHUNK, until)
             if position == ring.consumed:
-                return self._received - before
+                break  # the kernel still writes the next one
             events = decoder.decode(ring.data, offsets, offset_ns)
             # The kernel may have the room again, before the sink makes anybody wait.
             ring.release(position)
@@ -253,14 +271,18 @@ class EbpfCollector:
             self._emit(sink, events)
             if into is not None:
                 into += events
+        return self._received - before
 
-    def _sleep(self, programs: Programs, timeout_s: float) -> bool:
-        """Wait until something comes; whether it did."""
+    def _sleep(self, programs: Programs, stop: Event, due: float) -> bool:
+        """Wait until something comes or the monotonic time ``due``; whether something came."""
         ring = programs.ring
         programs.sleeping(True)
         # What came before the programs could know of it would wake nobody.
-        if ring.produced == ring.consumed:
-            self._epoll.poll(timeout_s)
+        while ring.produced == ring.consumed and not stop.is_set():
+            left_s = due - time.monotonic()
+            if left_s <= 0:
+                break
+            self._epoll.poll(min(left_s, SLEEP_S))
         programs.sleeping(False)
         return ring.produced != ring.consumed
 

@@ -137,10 +137,10 @@ class Decoder:
         end = begin + _EXEC_BYTES + exe_bytes + cwd_bytes + args_bytes
         raw = bytes(data[begin:end])
         if flags & _CUT:
-            return _read_image(raw, flags)
+            return _read_image(raw, exe_bytes, cwd_bytes, flags)
         image = self._images.get(raw)
         if image is None:
-            image = _read_image(raw, flags)
+            image = _read_image(raw, exe_bytes, cwd_bytes, flags)
             if len(raw) <= _REMEMBERED_BYTES:
                 _remember(self._images, raw, image)
         return image
@@ -169,8 +169,7 @@ def _remember(known: dict[bytes, _T], raw: bytes, found: _T) -> _T:
     return found
 
 
-def _read_image(raw: bytes, flags: int) -> _Image:
-    exe_bytes, cwd_bytes, _ = _exec_part(raw)
+def _read_image(raw: bytes, exe_bytes: int, cwd_bytes: int, flags: int) -> _Image:
     cwd_begin = _EXEC_BYTES + exe_bytes
     args_begin = cwd_begin + cwd_bytes
     exe = path_of(raw[_EXEC_BYTES:cwd_begin]) if exe_bytes else None

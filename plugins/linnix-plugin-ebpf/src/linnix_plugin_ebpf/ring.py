@@ -39,7 +39,7 @@ class Ring:
 
     def __init__(self, descriptor: int, size: int) -> None:
         page = mmap.PAGESIZE
-        self._size = size
+        self.size = size
         self._mask = size - 1
         self._consumer_page = mmap.mmap(descriptor, page)
         self._pages = mmap.mmap(

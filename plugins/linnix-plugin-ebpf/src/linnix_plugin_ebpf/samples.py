@@ -1,15 +1,22 @@
-"""From two snapshots to samples: what each process used between them."""
+"""Samples of processes: two snapshots of the kernel, and what was used between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 from linnix_core import ProcessSample, start_time_ns
 from linnix_plugin_ebpf import wire
 from linnix_plugin_ebpf.wire import Thread, comm_of, state_of
 
 __all__ = ["Sampler", "processes_of"]
+
+_use_of = wire.THREAD_USE.unpack
+_leader_of = wire.THREAD_LEADER.unpack
+
+#: As much as the kernel wrote of a leader and of a pid's other threads, undecoded.
+_Leader: TypeAlias = tuple[int, bytes, bytes]
+_Others: TypeAlias = dict[int, list[bytes]]
 
 
 def processes_of(snapshot: bytes | bytearray) -> dict[int, Thread]:
@@ -19,59 +26,52 @@ def processes_of(snapshot: bytes | bytearray) -> dict[int, Thread]:
     thread that still has some.
     """
     leaders, others = _by_process(snapshot)
-    processes = {leader.pid: leader for leader in map(Thread._make, leaders)}
-    for pid, more in others.items():
-        leader = processes.get(pid)
-        if leader is not None:
-            processes[pid] = leader._replace(
-                cpu_ns=leader.cpu_ns + more.cpu_ns,
-                read_bytes=leader.read_bytes + more.read_bytes,
-                write_bytes=leader.write_bytes + more.write_bytes,
-                delay_ns=leader.delay_ns + more.delay_ns,
-                rss_pages=max(leader.rss_pages, more.rss_pages),
-                anon_pages=max(leader.anon_pages, more.anon_pages),
-                shmem_pages=max(leader.shmem_pages, more.shmem_pages),
-                read_offset=max(leader.read_offset, more.read_offset),
-            )
-    return processes
+    return {
+        pid: Thread._make((*_use_of_all(use, others.get(pid)), pid, pid, *_leader_of(rest)))
+        for pid, use, rest in leaders
+    }
 
 
-class _Use(NamedTuple):
+def _by_process(snapshot: bytes | bytearray) -> tuple[list[_Leader], _Others]:
+    leaders: list[_Leader] = []
+    others: _Others = {}
+    for use, pid, tid, rest in wire.THREAD_PARTS.iter_unpack(snapshot):
+        if pid == tid:
+            leaders.append((pid, use, rest))
+        elif (known := others.get(pid)) is None:
+            others[pid] = [use]
+        else:
+            known.append(use)
+    return leaders, others
+
+
+def _use_of_all(leader: bytes, others: list[bytes] | None) -> tuple[int, ...]:
     """What the threads of a process used together, and the memory of any."""
+    whole = _use_of(leader)
+    if others is None:
+        return whole
+    columns = list(zip(whole, *map(_use_of, others), strict=True))
+    return (*whole[:3], *map(sum, columns[3:7]), *map(max, columns[7:]))
 
+
+class _Known(NamedTuple):
+    """A process as it was in the snapshot before."""
+
+    use: bytes
+    rest: bytes
+    others: list[bytes] | None
+    #: The start time, which tells it from others with its pid, and its counters.
+    start_ns: int
+    cgroup: int
     cpu_ns: int
     read_bytes: int
     write_bytes: int
     delay_ns: int
-    rss_pages: int
-    anon_pages: int
-    shmem_pages: int
     read_offset: int
-
-    def and_of(self, more: Sequence[int]) -> _Use:
-        """With what another thread used."""
-        return _Use(
-            self[0] + more[0], self[1] + more[1], self[2] + more[2], self[3] + more[3],
-            max(self[4], more[4]), max(self[5], more[5]), max(self[6], more[6]),
-            max(self[7], more[7]),
-        )  # fmt: skip
+    sample: ProcessSample
 
 
-def _by_process(
-    snapshot: bytes | bytearray,
-) -> tuple[list[tuple[Any, ...]], dict[int, _Use]]:
-    """The fields of every leader; and of the other threads of a pid, what they used together."""
-    leaders: list[tuple[Any, ...]] = []
-    others: dict[int, _Use] = {}
-    for fields in wire.THREAD.iter_unpack(snapshot):
-        _, _, _, *use, pid, tid, _, _, _, _, _, _, _, _ = fields
-        if pid == tid:
-            leaders.append(fields)
-        elif (sums := others.get(pid)) is None:
-            others[pid] = _Use(*use)
-        else:
-            others[pid] = sums.and_of(use)
-    return leaders, others
+_NOTHING = _Known(b"", b"", None, 0, 0, 0, 0, 0, 0, 0, ProcessSample(0, 0, 0))
 
 
 class Sampler:
@@ -87,8 +87,7 @@ class Sampler:
         self._cgroup_path = cgroup_path
         self._io = io
         self._delay = delay
-        #: Of each pid the start time, which tells it from others, and its counters.
-        self._before: dict[int, tuple[int, int, int, int, int, int]] = {}
+        self._before: dict[int, _Known] = {}
         self._taken_ns: int | None = None
 
     def samples(
@@ -108,39 +107,60 @@ class Sampler:
         else:
             per_ns = 100.0 / interval_ns
         leaders, others = _by_process(snapshot)
-        used, samples, io, delay = self._before, [], self._io, self._delay
-        page_bytes, path, start_time = wire.PAGE_BYTES, self._cgroup_path, start_time_ns
-        for (
-            start_ns, _, cgroup, cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem,
-            offset, pid, _, _, _, _, threads, fds, state, _, comm,
-        ) in leaders:  # fmt: skip
-            if pid in others:
-                cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem, offset = (  # noqa: PLW2901
-                    others[pid].and_of(
-                        (cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem, offset)
-                    )
-                )
+        known, samples, path, io, delay = self._before, [], self._cgroup_path, self._io, self._delay
+        page_bytes, start_time = wire.PAGE_BYTES, start_time_ns
+        nothing, no_delay = 0 if io else None, 0.0 if delay else None
+        for pid, use, rest in leaders:
+            more = others.get(pid)
             former = before.get(pid)
-            if former is None or former[0] != start_ns:
-                former = (start_ns, 0, 0, 0, 0, 0) if start_ns > last_ns else None
-            # Who does not run gets no further.
-            seen = offset if offset >= 0 or former is None else former[5]
-            used[pid] = start_ns, cpu_ns, read_bytes, write_bytes, delay_ns, seen
+            if (
+                former is not None
+                and former.use == use
+                and former.rest == rest
+                and former.others == more
+            ):
+                # Most processes sleep most of the time.
+                known[pid] = former
+                was = former.sample
+                samples.append(
+                    ProcessSample(
+                        pid, was.start_ns, interval_ns, was.comm, 0.0, no_delay,
+                        was.rss_bytes, was.rss_anon_bytes, was.rss_shmem_bytes,
+                        was.threads, was.fds, was.state, nothing, nothing,
+                        0 if former.read_offset >= 0 else None, path(former.cgroup), None, ts_ns,
+                    )
+                )  # fmt: skip
+                continue
+            (
+                start_ns, _, cgroup, cpu_ns, read_bytes, write_bytes, delay_ns, rss, anon, shmem,
+                offset,
+            ) = _use_of_all(use, more)  # fmt: skip
+            _, _, _, threads, fds, state, _, comm = _leader_of(rest)
             sample = ProcessSample(
                 pid, start_time(start_ns), interval_ns, comm_of(comm), None, None,
                 rss * page_bytes if rss > 0 else 0, anon * page_bytes, shmem * page_bytes,
                 threads, None if fds < 0 else fds, state_of(state), None, None, None,
                 path(cgroup), None, ts_ns,
             )  # fmt: skip
+            if former is None or former.start_ns != start_ns:
+                # Of one that began since, everything; of any other, nobody knows since when.
+                former = _NOTHING if start_ns > last_ns else None
             if former is not None:
                 # Threads that end between two reads may take a little out of the sums.
-                sample.cpu_percent = max(cpu_ns - former[1], 0) * per_ns
+                sample.cpu_percent = max(cpu_ns - former.cpu_ns, 0) * per_ns
                 if delay:
-                    sample.cpu_delay_percent = max(delay_ns - former[4], 0) * per_ns
+                    sample.cpu_delay_percent = max(delay_ns - former.delay_ns, 0) * per_ns
                 if io:
-                    sample.read_bytes = max(read_bytes - former[2], 0)
-                    sample.write_bytes = max(write_bytes - former[3], 0)
-                if seen >= 0 <= former[5]:
-                    sample.read_offset_bytes = abs(seen - former[5])
+                    sample.read_bytes = max(read_bytes - former.read_bytes, 0)
+                    sample.write_bytes = max(write_bytes - former.write_bytes, 0)
+                if offset < 0:
+                    # Who does not run gets no further.
+                    offset = former.read_offset
+                if offset >= 0 <= former.read_offset:
+                    sample.read_offset_bytes = abs(offset - former.read_offset)
+            known[pid] = _Known(
+                use, rest, more, start_ns, cgroup, cpu_ns, read_bytes, write_bytes, delay_ns,
+                offset, sample,
+            )  # fmt: skip
             samples.append(sample)
         return samples

@@ -44,8 +44,13 @@ EXEC_PART = struct.Struct("=HHI")
 #: What follows it in ``struct cgroup_event``: bytes of the path.
 CGROUP_PART = struct.Struct("=Q")
 
-#: ``struct thread``.
+#: ``struct thread``: what each thread has; pid and tid; what only a leader has.
+THREAD_USE = struct.Struct("=7Q4q")
+THREAD_LEADER = struct.Struct("=4IiHH16s")
 THREAD = struct.Struct("=7Q4q6IiHH16s")
+
+#: The same in three parts, of which only pid and tid are looked at.
+THREAD_PARTS = struct.Struct(f"={THREAD_USE.size}s2I{THREAD_LEADER.size}s")
 
 #: ``struct counters``, one for each processor: words, and the index of each that is in use.
 COUNTERS_BYTES = 64
