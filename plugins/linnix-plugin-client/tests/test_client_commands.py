@@ -7,7 +7,15 @@ import time
 
 import pytest
 
-from linnix_core import LinnixError, Loss, Subject, printable, read_bundle, start_time_ns
+from linnix_core import (
+    LinnixError,
+    Loss,
+    Subject,
+    load_bundle,
+    printable,
+    read_bundle,
+    start_time_ns,
+)
 
 #: What the hostile process of the agent is called, and how that is shown.
 HOSTILE = "\x1b[2J\n\u202e[red]evil[/red]"
@@ -155,6 +163,24 @@ def test_explain_writes_a_file_that_can_be_judged_elsewhere(linnix, agent, tmp_p
     assert linnix("explain", "--url", agent.url, agent.incident, "--bundle", str(file)) == ""
     assert read_bundle(file).request.incident.id == agent.incident
     assert file.stat().st_mode & 0o777 == 0o600
+    link = tmp_path / "latest.json"
+    link.symlink_to(file)
+    file.write_text("older")
+    linnix("explain", "--url", agent.url, agent.incident, "--bundle", str(link))
+    assert link.is_symlink()
+    assert read_bundle(file).request.incident.id == agent.incident
+
+
+def test_explain_writes_into_a_pipe_and_leaves_it_there(linnix, agent, tmp_path):
+    agent.alert()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    # Open for both, it takes what is written before anybody reads.
+    with open(os.open(fifo, os.O_RDWR), "rb", buffering=0) as pipe:
+        linnix("explain", "--url", agent.url, agent.incident, "--bundle", str(fifo))
+        assert fifo.is_fifo()
+        bundle = load_bundle(pipe.read(1 << 20))
+    assert bundle.request.incident.id == agent.incident
 
 
 def test_explain_again_waits_for_the_new_insight(linnix, agent):

@@ -72,6 +72,7 @@ class Reader:
         self._connection.begin()
         self.status = self._connection.status
         self.comments: list[str] = []
+        self.last_id = ""
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +97,7 @@ class Reader:
             else:
                 name, _, value = text.partition(": ")
                 found[name] = json.loads(value) if name == "data" else value
+                self.last_id = found.get("id", self.last_id)
         return None
 
     def events(self, count: int) -> list[dict[str, Any]]:

@@ -468,6 +468,10 @@ def test_a_token_is_asked_for_and_kept_in_the_tab_only(page, serve):
     page.type("dialog input", "wrong")
     page.press(Keys.ENTER)
     page.says("That token is not known to the agent.", "dialog")
+    # No header can hold it, so nobody could be asked whether it is known.
+    page.type("dialog input", "ключ")
+    page.press(Keys.ENTER)
+    page.wait("document.querySelector('dialog input:invalid')")
     page.type("dialog input", "looker")
     page.press(Keys.ENTER)
     page.says("Live", "#link")
@@ -538,6 +542,18 @@ def test_events_are_read_wherever_the_network_cuts_them(page, serve):
         {"event": "hello", "data": ' {"a":1}'},
         {"event": "x", "data": " {}"},
     ]
+
+
+@in_browser
+def test_the_page_asks_beside_itself(page, serve):
+    _, client = serve()
+    page.open(f"{client.url}/")
+    # As behind a proxy that serves it below a path of its own.
+    script = "history.replaceState(null, '', a[0]); return m.address(a[1])"
+    for path, asked in (("/", "/x?y=1"), ("/dashboard#/z", "/x?y=1"), ("/below/", "/below/x?y=1")):
+        found = page.module(f"{client.url}/assets/api.js", script, path, "/x?y=1")
+        assert found == client.url + asked, path
+    assert not re.search(r"(?:href|src)=[\"']/", (FILES / "index.html").read_text())
 
 
 def test_the_files_need_nobody_else_and_nothing_that_the_policy_forbids():

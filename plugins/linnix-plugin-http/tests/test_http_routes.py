@@ -2,6 +2,7 @@
 
 import json
 import time
+from urllib.parse import urljoin
 
 import attrs
 import jsonschema
@@ -73,7 +74,7 @@ def test_a_page_leads_to_the_next(client):
     assert headers["x-total-count"] == "4"
     assert [each["pid"] for each in json.loads(body)] == [13, 12, 11]
     following = headers["link"].partition(">")[0].lstrip("<")
-    _, headers, body = client.request("GET", following)
+    _, headers, body = client.request("GET", urljoin("/processes?limit=3", following))
     assert [each["pid"] for each in json.loads(body)] == [10]
     assert "link" not in headers
 
@@ -97,6 +98,21 @@ def test_what_cannot_be_asked_is_refused_with_a_sentence(client):
         status, said = client.refused(f"/processes?{query}")
         assert status == 400, query
         assert said.startswith(query.partition("=")[0])
+
+
+def test_a_refusal_says_in_words_what_was_expected(client):
+    for path, said, hint in (
+        ("/processes?limit=0", "limit: expected a whole number >= 1", None),
+        ("/processes/one", "pid: expected a whole number", None),
+        ("/incidents?open=maybe", "open: expected true or false", None),
+        (
+            "/incidents?severity=bad",
+            "severity: invalid enum value 'bad'",
+            "one of info, low, medium, high, critical",
+        ),
+    ):
+        status, _, body = client.request("GET", path)
+        assert (status, json.loads(body)) == (400, {"error": said, "hint": hint}), path
 
 
 def test_one_process(client):
@@ -170,7 +186,7 @@ def test_the_tree_of_a_moment_has_those_who_ended_since(serve):
         comm="other",
         ts_ns=now - 10 * 10**9,
     )
-    _, client = serve([*events, leaving, renamed])
+    _, client = serve([*events, *family()[5:], leaving, renamed])
     then = client.get("/tree?at=30s")
     assert {each["pid"] for each in then["processes"]} == {1, 10, 11, 12, 13}
     assert then["live"] is False
@@ -180,6 +196,12 @@ def test_the_tree_of_a_moment_has_those_who_ended_since(serve):
     assert {each["pid"] for each in client.get("/tree?at=15s")["processes"]} == {1, 10, 11, 12}
     assert client.get("/tree?at=15s")["changed"] == [12]
     assert client.get("/tree?at=5s")["changed"] == []
+    # What is measured now is not what it was then.
+    (worker,) = [each for each in then["processes"] if each["pid"] == 11]
+    assert worker["cpu_pct"] is worker["rss_bytes"] is worker["mem_pct"] is None
+    latest = client.get("/processes/11")
+    assert latest["cpu_pct"] == 150.0
+    assert latest["age_sec"] - worker["age_sec"] > 29
 
 
 def test_a_moment_before_the_run_is_never_complete(client):
@@ -310,6 +332,8 @@ def test_insights_are_answered_from_what_is_known(client):
         "load_avg": [1.0, 0.5, 0.25],
     }
     assert client.refused("/insights/none") == (404, "no such insight")
+    # As many as there are: the reference takes any limit, too.
+    assert client.get("/insights/recent?limit=1000") == [recent]
 
 
 def test_an_insight_as_a_page_of_its_own(client):
@@ -478,8 +502,10 @@ def test_findings_of_earlier_runs_come_from_the_history(busy, serve, monkeypatch
     assert client.get("/incidents")[0]["feedback"] == "noise"
     assert client.get("/incidents?open=true") == []
     assert client.get(f"/incidents/{incident.id}")["insights"] == before["insights"]
-    assert client.get("/insights/recent")[0]["insight"] == insight["insight"]
-    assert client.get(f"/insights/{insight['insight']['id']}")["insight"] == insight["insight"]
+    insight["feedback"] = "noise"
+    assert client.get("/insights/recent") == [insight]
+    assert client.get(f"/insights/{insight['insight']['id']}") == insight
+    assert client.get("/incidents/stats")["feedback_entries"] == 1
     explain = f"/incidents/{incident.id}/explain"
     assert client.refused(explain, "POST")[0] == 409
 
@@ -627,6 +653,9 @@ def test_metrics_as_json(client):
     assert found["events_total"] == 5
     assert found["alerts_emitted"] == 1
     assert found["alerts_active"] == 1
+    # Of init nobody knows the parent.
+    assert (found["lineage_hits"], found["lineage_misses"]) == (4, 1)
+    assert found["perf_poll_errors"] == 0
     names = {each["name"] for each in found["plugins"]}
     assert {"linnix_processes", "http_subscribers"} <= names
 

@@ -483,6 +483,12 @@ def test_nothing_runs_before_the_rights_of_the_start_are_gone(linnix_context):
     assert "linnix-http" not in [thread.name for thread in threading.enumerate()]
 
 
+def test_the_log_says_where_it_serves(serve, caplog):
+    caplog.set_level("INFO")
+    _, client = serve()
+    assert f"serving {client.url}" in caplog.messages
+
+
 def test_a_server_that_has_ended_shows(serve):
     agent, _ = serve()
     handler = handler_of(agent)

@@ -75,6 +75,26 @@ def test_a_client_that_comes_back_misses_nothing(serve):
     assert [each["id"] for each in found[1:]] == ["3", "4", "5"]
 
 
+def test_who_has_read_nothing_yet_comes_back_to_where_it_began(serve):
+    agent, client = serve(family())
+    with Reader(client, "/stream?type=fork") as reader:
+        (hello,) = reader.events(1)
+    handler_of(agent).linnix_handle(Batch(events(2, int(hello["id"]) + 1)))
+    with Reader(client, "/stream?type=fork", **{"Last-Event-ID": hello["id"]}) as reader:
+        again, *found = reader.events(3)
+    # Who is cut off now has had nothing of it.
+    assert "id" not in again
+    assert [int(each["id"]) - int(hello["id"]) for each in found] == [1, 2]
+
+
+def test_a_sign_of_life_says_how_far_a_reader_is_who_wanted_none_of_it(serve):
+    agent, client = serve(http={"keep_alive": 1})
+    with Reader(client, "/stream?type=alert") as reader:
+        assert reader.event()["id"] == "0"
+        handler_of(agent).linnix_handle(Batch(events(3)))
+        eventually(lambda: reader.event() and reader.last_id == "3")
+
+
 def test_a_client_that_sets_no_headers_comes_back_by_its_query(serve):
     _, client = serve(family())
     with Reader(client, "/events?last_event_id=4") as reader:
@@ -131,6 +151,7 @@ def test_what_is_no_filter_is_refused(serve):
     _, client = serve()
     for path in (
         "/stream?type=nosuch",
+        "/stream?type=,",
         "/stream?pid=one",
         "/stream?pid=1,,2",
         "/stream?last_event_id=x",
@@ -167,6 +188,25 @@ def test_a_quiet_stream_shows_signs_of_life(serve):
     with Reader(client, "/stream") as reader:
         assert reader.event()["event"] == "hello"
         assert reader.event()["comment"] == ": keep-alive"
+
+
+def test_a_stream_is_quiet_where_all_that_comes_is_for_others(serve):
+    agent, client = serve(http={"keep_alive": 1})
+    handler, read = handler_of(agent), threading.Event()
+
+    def work():
+        while not read.wait(0.05):
+            handler.linnix_handle(Batch(events(1)))
+
+    worker = threading.Thread(target=work)
+    with Reader(client, "/stream?type=alert") as reader:
+        assert reader.event()["event"] == "hello"
+        worker.start()
+        try:
+            assert reader.event()["comment"] == ": keep-alive"
+        finally:
+            read.set()
+            worker.join()
 
 
 def test_stopping_says_goodbye_after_everything_else(serve):

@@ -124,7 +124,7 @@ def _lines(
         "incidents",
         (
             f"{status['incidents_open']} open, {status['incidents_last_1h']} in the last hour, "
-            f"{status['feedback_entries']} times feedback"
+            f"{count(status['feedback_entries'], 'verdict')}"
         ),
     )
     yield "explained by", ", ".join(status["reasoner"]["names"]) or "nobody"

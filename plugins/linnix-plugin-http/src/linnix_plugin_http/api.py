@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -174,7 +174,7 @@ class Api:
         """The latest insight of each incident that has one."""
         found: dict[str, Insight] = {}
         wanted = {each.id: each.run_id for each in incidents}
-        if any(run_id != self.context.run_id for run_id in wanted.values()):
+        if self._of_earlier_runs(wanted.values()):
             found = {each.incident: each for each in self._of_history("insight")}
         for incident_id in wanted:
             if (known := self.state.explanation(incident_id)) is not None:
@@ -204,13 +204,25 @@ class Api:
             found.setdefault(record.id, record)
         return sorted(found.values(), key=lambda each: each.ts_ns, reverse=True)
 
-    def verdict(self, incident: Incident) -> str | None:
-        """The latest verdict on an incident."""
-        known = self.state.verdict(incident.id)
-        if known is None and incident.run_id != self.context.run_id:
-            recorded = self._of_history("feedback", incident=incident.id)
-            known = recorded[-1].verdict if recorded else None
-        return known
+    def verdicts(self, runs: Mapping[str, str]) -> dict[str, str]:
+        """The latest verdict on each incident that has one; ``runs`` says of which run each is."""
+        found: dict[str, str] = {}
+        if self._of_earlier_runs(runs.values()):
+            only = next(iter(runs)) if len(runs) == 1 else None
+            recorded = self._of_history("feedback", incident=only)
+            found = {each.incident: each.verdict for each in recorded}
+        for incident_id in runs:
+            if (known := self.state.verdict(incident_id)) is not None:
+                found[incident_id] = known
+        return found
+
+    def feedback_total(self) -> int:
+        """How often somebody has said something: in this run, and in recorded ones before it."""
+        recorded = self._of_history("feedback")
+        return self.state.feedback_total + self._of_earlier_runs(each.run_id for each in recorded)
+
+    def _of_earlier_runs(self, run_ids: Iterable[str]) -> int:
+        return sum(run_id != self.context.run_id for run_id in run_ids)
 
     def _of_history(
         self,

@@ -93,6 +93,8 @@ class HttpHandler:
         """Serve; whoever has connected before is served now."""
         if self._server is not None:
             self._server.begin()
+            for url in self.urls:
+                self._context.logger.info("serving %s", url)
 
     @hookimpl
     def linnix_handle(self, batch: Batch) -> None:

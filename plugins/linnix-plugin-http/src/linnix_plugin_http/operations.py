@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import attrs
 import msgspec
@@ -131,18 +132,38 @@ class Operation:
         try:
             return msgspec.convert(given, self.ask, strict=False)
         except msgspec.ValidationError as error:
-            raise Problem(400, _said(error)) from None
+            raise _invalid(error, self.ask) from None
 
 
 def _bare(hint: Any) -> Any:
     return getattr(hint, "__origin__", hint) if hasattr(hint, "__metadata__") else hint
 
 
-def _said(error: Exception) -> str:
-    """``limit: expected int >= 1`` from what msgspec says."""
+#: What people call the types of JSON.
+_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+
+
+def _invalid(error: Exception, shape: Any) -> Problem:
+    """``limit: expected a whole number >= 1`` from what msgspec says; the hint has the choices."""
     message, _, place = str(error).rpartition(" - at `$.")
-    text = (message or str(error)).replace("`", "")
-    return f"{place.rstrip('`')}: {text[0].lower()}{text[1:]}" if message else text
+    text = re.sub("`(.+?)`", _in_words, (message or str(error)).removesuffix(", got `str`"))
+    if not message:
+        return Problem(400, text)
+    name = place.rstrip("`")
+    return Problem(400, f"{name}: {text[0].lower()}{text[1:]}", hint=_choices(shape, name))
+
+
+def _in_words(found: re.Match[str]) -> str:
+    kinds = [kind for kind in found[1].split(" | ") if kind != "null"] or ["null"]
+    return " or ".join(_WORDS.get(kind, kind) for kind in kinds)
+
+
+def _choices(shape: Any, name: str) -> str | None:
+    for field in msgspec.structs.fields(shape):
+        for kind in (field.type, *get_args(field.type)):
+            if field.encode_name == name and get_origin(kind) is Literal:
+                return f"one of {', '.join(get_args(kind))}"
+    return None
 
 
 async def _read(request: Request, shape: Any) -> Any:
@@ -153,7 +174,7 @@ async def _read(request: Request, shape: Any) -> Any:
     try:
         return msgspec.json.decode(await request.body(), type=shape)
     except msgspec.ValidationError as error:
-        raise Problem(400, _said(error)) from None
+        raise _invalid(error, shape) from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise Problem(400, f"the body is not JSON: {error}") from None
 

@@ -128,7 +128,11 @@ class Gate:
         if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
             foreign = True
         if foreign:
-            raise Problem(403, "requests of other pages are not taken")
+            raise Problem(
+                403,
+                "requests of other pages are not taken",
+                hint="a proxy in front of this server has to pass Host on",
+            )
 
     # --- who it is --------------------------------------------------------------------
 

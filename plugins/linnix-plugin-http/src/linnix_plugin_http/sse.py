@@ -29,7 +29,7 @@ def event(name: str, data: Any) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(data))
 
 
-_ALIVE = b": keep-alive\n\n"
+_ALIVE = b": keep-alive\n"
 _BYE = event("bye", {"reason": "the agent stops"})
 
 
@@ -103,7 +103,9 @@ class StreamResponse(_Endless):
 
     async def _write(self, began: Beginning, send: Send) -> None:
         stream, subscriber = self._stream, began.subscriber
+        loop = asyncio.get_running_loop()
         await _push(send, self._greeting(began))
+        silent_until = loop.time() + self._keep_alive_s
         while not subscriber.dropped:
             # Before the look: what comes after it wakes again.
             subscriber.wake.clear()
@@ -113,12 +115,22 @@ class StreamResponse(_Endless):
             elif stream.closed:
                 await _push(send, _BYE)
                 return
-            elif not await _woken(subscriber.wake, self._keep_alive_s):
-                await _push(send, _ALIVE)
+            elif await _woken(subscriber.wake, silent_until - loop.time()):
+                # What woke them may be for others only, who knows how long.
+                continue
+            else:
+                # Of what was not for them they need not ask again.
+                seen = stream.seen(subscriber)
+                await _push(send, _ALIVE + (b"\n" if seen is None else b"id: %d\n\n" % seen))
+            silent_until = loop.time() + self._keep_alive_s
 
     def _greeting(self, began: Beginning) -> bytes:
         said = {**self._hello, "newest": began.newest, "oldest": began.oldest}
-        greeting = b"retry: %d\n" % RETRY_MS + event("hello", said)
+        greeting = b"retry: %d\n" % RETRY_MS
+        if self._last_id is None:
+            # So that who is cut off before anything came misses nothing, either.
+            greeting += b"id: %d\n" % began.newest
+        greeting += event("hello", said)
         if began.why:
             missing = {"after": self._last_id, "lost": began.lost, "why": began.why}
             greeting += event("lost", missing)

@@ -83,6 +83,8 @@ class State:
         self.began_ns = time.time_ns()
         self.usage = Usage()
         self.events = 0
+        #: Of these, how many came of a process whose parent nobody knows.
+        self.orphans = 0
         #: When the latest event came that the kernel reported, by the clock of the record.
         self.kernel_event_ns: int | None = None
         self.alerts_total = 0
@@ -107,11 +109,12 @@ class State:
 
     def take(self, records: Iterable[Record]) -> None:
         """Remember what a batch says of the machine and of losses; count its events."""
-        events, kernel_ns = 0, None
+        events, orphans, kernel_ns = 0, 0, None
         for record in records:
             kind = type(record)
             if kind is ProcessEvent:
                 events += 1
+                orphans += record.parent_start_ns is None  # type: ignore[union-attr]
                 if record.source == "kernel":  # type: ignore[union-attr]
                     kernel_ns = record.ts_ns
             elif kind is SystemSample:
@@ -124,6 +127,7 @@ class State:
             with self._lock:
                 self._tick()
                 self.events += events
+                self.orphans += orphans
                 self._in_second += events
 
     def take_alert(self, alert: Alert) -> None:

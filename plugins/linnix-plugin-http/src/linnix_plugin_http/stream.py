@@ -308,6 +308,14 @@ class Stream:
             if shared[1] or not moved:
                 return shared[1]
 
+    def seen(self, subscriber: Subscriber) -> int | None:
+        """The number of the last record that a reader has behind them, if it is still kept."""
+        with self._lock:
+            for page in reversed(self._pages):
+                if page.start < subscriber.position:
+                    return page.records[subscriber.position - page.start - 1].seq
+        return None
+
     def _joined(self, wanted: Filter, position: int) -> tuple[int, bytes]:
         """The frames from a position on, and the position after them."""
         pages: list[_Page] = []

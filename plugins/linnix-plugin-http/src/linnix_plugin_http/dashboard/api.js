@@ -38,7 +38,7 @@ export async function request(path, { method = "GET", body, signal, headers = {}
   const timer = setTimeout(relay, patience);
   let response;
   try {
-    response = await fetch(path, {
+    response = await fetch(address(path), {
       method,
       headers: sent,
       body: body === undefined ? undefined : JSON.stringify(body),
@@ -75,6 +75,11 @@ export async function get(path, options) {
 
 export async function post(path, body) {
   return (await request(path, { method: "POST", body })).json();
+}
+
+/** Where a path of the agent is: beside the page, which a proxy may serve below a path of its own. */
+export function address(path) {
+  return new URL(`.${path}`, document.baseURI).href;
 }
 
 /** A path with a query; what is empty is left out. */

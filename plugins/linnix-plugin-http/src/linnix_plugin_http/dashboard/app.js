@@ -32,6 +32,9 @@ const LINKS = [
   ["#/components", "Components"],
 ];
 
+/** Between news and the look at what has become of them. */
+const SOON_MS = 300;
+
 const content = document.getElementById("content");
 const nav = document.getElementById("nav");
 const link = document.getElementById("link");
@@ -79,6 +82,7 @@ function show() {
     return;
   }
   const cleanups = [];
+  let soon = 0;
   const stay = new AbortController();
   const page = {
     root: content,
@@ -91,10 +95,18 @@ function show() {
       const timer = setInterval(() => live.state === "live" && action(), ms);
       cleanups.push(() => clearInterval(timer));
     },
+    /** Once for all that comes until then, however much it is. */
+    soon: (action) => {
+      soon ||= setTimeout(() => {
+        soon = 0;
+        action();
+      }, SOON_MS);
+    },
     atEnd: (action) => cleanups.push(action),
   };
   leave = () => {
     stay.abort();
+    clearTimeout(soon);
     for (const action of cleanups) action();
   };
   found.view.show(page);
@@ -182,6 +194,9 @@ function askForToken(error, wasRefused) {
     autocomplete: "off",
     spellcheck: "false",
     required: true,
+    // Nothing else can be sent in a header.
+    pattern: "\\s*[!-~]+\\s*",
+    title: "A token is one word of plain letters, digits and signs.",
     "aria-describedby": "token-help",
   });
   const dialog = h(

@@ -286,7 +286,7 @@ function lettersOf(text) {
 }
 
 /** The command line without the name that stands before it already. */
-function command(node) {
+export function command(node) {
   const [first, ...rest] = node.args ?? [];
   if (first === undefined) return "";
   const short = first.split("/").at(-1);

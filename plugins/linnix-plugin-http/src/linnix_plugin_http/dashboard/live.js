@@ -142,7 +142,7 @@ class Live extends EventTarget {
 function read(worker, piece) {
   return new Promise((resolve, reject) => {
     worker.onmessage = ({ data }) => resolve(data);
-    worker.onerror = () => reject(new Error("The stream cannot be read: /assets/reader.js does not start."));
+    worker.onerror = () => reject(new Error("The stream cannot be read: assets/reader.js does not start."));
     worker.postMessage(piece, [piece.buffer]);
   });
 }

@@ -76,6 +76,7 @@ export function bytes(value) {
 export function quantity(value, unit, name = "") {
   if (unit === name) return number(value);
   if (unit === "By") return bytes(value);
+  if (unit === "By/s") return `${bytes(value)}/s`;
   if (unit === "s") return value < 1 ? `${number(value * 1000)} ms` : duration(value);
   if (unit === "%") return `${number(value)} %`;
   if (!unit || unit === "1") return number(value);

@@ -59,7 +59,7 @@ def status(api: Api) -> Status:
         rb_overflows=_lost(api, _RING),
         rate_limited=_lost(api, _THROTTLED),
         dropped_events_total=_lost(api),
-        perf_poll_errors=0,
+        perf_poll_errors=_failures(components),
         kernel_version=platform.release(),
         aya_version=None,
         transport=found.transport,
@@ -201,12 +201,12 @@ def metrics(api: Api) -> AgentMetrics:
         uptime_seconds=round(state.uptime_s, 3),
         events_per_sec=state.events_per_s,
         events_total=state.events,
-        perf_poll_errors=0,
+        perf_poll_errors=_failures(components),
         rate_limited=_lost(api, _THROTTLED),
         alerts_emitted=state.alerts_total,
         alerts_generated=state.alerts_total,
-        lineage_hits=0,
-        lineage_misses=0,
+        lineage_hits=state.events - state.orphans,
+        lineage_misses=state.orphans,
         drops_by_type=[],
         rss_probe_mode=_rss_probe(components),
         kernel_btf_available=BTF.exists(),
@@ -235,6 +235,11 @@ def _lost(api: Api, whys: tuple[str, ...] | None = None) -> int:
         for why, lost in reasons.items()
         if whys is None or why in whys
     )
+
+
+def _failures(components: list[Any]) -> int:
+    """Of collectors, which is what the reference counts."""
+    return sum(c.counters.get("failures", 0) for c in components if c.kind == "collectors")
 
 
 def _version(components: list[Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, Struct
@@ -123,7 +123,7 @@ def stats(api: Api) -> IncidentStats:
         by_severity=dict(Counter(each.severity for each in every)),
         circuit_breaker_triggers=0,
         avg_recovery_time_ms=sum(lasted) / len(lasted) if lasted else None,
-        feedback_entries=api.state.feedback_total,
+        feedback_entries=api.feedback_total(),
     )
 
 
@@ -133,7 +133,8 @@ def incident(api: Api, ask: One) -> Incident:
     found = _known(api, ask.id)
     insights = api.explanations(found.id)
     written = [as_json(each) for each in insights]
-    extras = _extras(api, found, insights[0] if insights else None)
+    verdict = api.verdicts({found.id: found.run_id}).get(found.id)
+    extras = _extras(api, found, insights[0] if insights else None, verdict)
     shared = {name: getattr(extras, name) for name in IncidentExtras.__struct_fields__}
     return as_json(
         found,
@@ -195,12 +196,18 @@ def _kind(incident: Incident) -> str:
 
 
 def _reports(
-    api: Api, incidents: Iterable[Incident], insights: Mapping[str, Insight]
+    api: Api, incidents: Sequence[Incident], insights: Mapping[str, Insight]
 ) -> list[Incident]:
-    return [as_json(each, _extras(api, each, insights.get(each.id))) for each in incidents]
+    verdicts = api.verdicts({each.id: each.run_id for each in incidents})
+    return [
+        as_json(each, _extras(api, each, insights.get(each.id), verdicts.get(each.id)))
+        for each in incidents
+    ]
 
 
-def _extras(api: Api, incident: Incident, insight: Insight | None) -> IncidentExtras:
+def _extras(
+    api: Api, incident: Incident, insight: Insight | None, verdict: str | None
+) -> IncidentExtras:
     around = api.state.around(incident.id)
     psi_cpu, psi_memory = around.get("psi_cpu"), around.get("psi_memory")
     load = [around.get(name) for name in ("load1", "load5", "load15")]
@@ -214,7 +221,7 @@ def _extras(api: Api, incident: Incident, insight: Insight | None) -> IncidentEx
         psi_memory=None if psi_memory is None else psi_memory.some_avg10,
         cpu_percent=around.get("cpu_percent"),
         load_avg=None if None in load else ",".join(f"{value:.2f}" for value in load),
-        feedback=api.verdict(incident),
+        feedback=verdict,
         llm_analysis=None if insight is None else insight.why,
         llm_analyzed_at=None if insight is None else insight.ts_ns / 1e9,
         investigation_rendered=None if insight is None else _rendered(insight),

@@ -28,6 +28,9 @@ __all__ = ["INSIGHT_SCHEMA"]
 
 Id: TypeAlias = Annotated[str, Meta(min_length=1, max_length=200)]
 
+#: Insights of one answer, whatever ``limit`` says.
+MAX_RECENT = 200
+
 #: What every reasoner's answer is made into, as a JSON Schema.
 INSIGHT_SCHEMA: dict[str, Any] = {
     "$schema": "http://json-schema.org/draft-07/schema#",
@@ -54,7 +57,9 @@ INSIGHT_SCHEMA: dict[str, Any] = {
 class Recent(Struct, kw_only=True):
     """How many."""
 
-    limit: Annotated[int, Meta(ge=1, le=200)] = 20
+    limit: Annotated[
+        int, Meta(ge=1, le=1_000_000, description=f"at most {MAX_RECENT} in any case")
+    ] = 20
 
 
 class One(Struct, kw_only=True):
@@ -121,7 +126,7 @@ def overview(api: Api) -> Overview:
 @operation("GET", "/insights/recent", blocking=True)
 def recent(api: Api, ask: Recent) -> list[InsightRecord]:
     """Insights, the latest first."""
-    return [_record(api, each) for each in api.insights(ask.limit)]
+    return _records(api, api.insights(min(ask.limit, MAX_RECENT)))
 
 
 @operation("GET", "/insights/schema")
@@ -137,7 +142,7 @@ def insight(api: Api, ask: OneAs) -> Reply:
     found = _known(api, ask.id)
     if ask.format == "html":
         return Reply(HTMLResponse(_page(found)))
-    return Reply(_record(api, found))
+    return Reply(_records(api, [found])[0])
 
 
 @operation("POST", "/insights/{id}/feedback", scope="act", statuses=(404,), blocking=True)
@@ -165,12 +170,16 @@ def _known(api: Api, insight_id: str) -> Insight:
     return found
 
 
-def _record(api: Api, insight: Insight) -> InsightRecord:
-    return InsightRecord(
-        timestamp=insight.ts_ns / 1e9,
-        insight=as_json(insight),
-        feedback=api.state.verdict(insight.incident),
-    )
+def _records(api: Api, insights: list[Insight]) -> list[InsightRecord]:
+    verdicts = api.verdicts({each.incident: each.run_id for each in insights})
+    return [
+        InsightRecord(
+            timestamp=each.ts_ns / 1e9,
+            insight=as_json(each),
+            feedback=verdicts.get(each.incident),
+        )
+        for each in insights
+    ]
 
 
 def _count(incidents: list[Any]) -> str:

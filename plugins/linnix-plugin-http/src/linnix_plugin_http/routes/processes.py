@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Annotated, TypeAlias
 from urllib.parse import urlencode
 
@@ -30,6 +31,18 @@ Limit: TypeAlias = Annotated[int, Meta(ge=1, le=1_000_000)] | None
 
 #: Processes around another one that a graph shows.
 MAX_NODES = 1000
+
+#: What samples tell: of a moment in the past nobody has kept them.
+_MEASURED = (
+    "cpu_pct",
+    "mem_pct",
+    "rss_bytes",
+    "threads",
+    "fds",
+    "activity",
+    "read_bytes",
+    "write_bytes",
+)
 
 #: Events since a moment that are looked at to find out who lived then.
 MAX_EVENTS = 100_000
@@ -86,7 +99,8 @@ def processes(api: Api, ask: Selection) -> Reply:
             + list(rest.items())
             + [("limit", str(len(page))), ("offset", str(ask.offset + len(page)))]
         )
-        headers["link"] = f'</processes?{query}>; rel="next"'
+        # Relative: it holds behind a proxy that serves this below a path of its own, too.
+        headers["link"] = f'<?{query}>; rel="next"'
     return Reply(in_pieces(measure.shapes, page), headers)
 
 
@@ -153,8 +167,10 @@ def tree(api: Api, ask: AtMoment) -> Tree:
     why: str | None = None
     live = at_ns >= now_ns or ask.at is None
     everybody: Sequence[Process] = living
+    shapes = measure.shapes
     if not live:
         everybody, changed, why = _lived(api, measure, living, at_ns)
+        shapes = partial(_as_then, measure, at_ns)
     elif lost := api.context.processes.evicted:
         why = f"{lost} processes had to be given up: there are too many"
     if ask.pid is not None:
@@ -171,7 +187,7 @@ def tree(api: Api, ask: AtMoment) -> Tree:
         why_incomplete=why,
         changed=changed,
         total=len(everybody),
-        processes=in_pieces(measure.shapes, everybody[:limit]),
+        processes=in_pieces(shapes, everybody[:limit]),
     )
 
 
@@ -195,6 +211,17 @@ def _lived(
     # An exec may have come before the exit that told us of the process.
     changed |= {e.pid for e in events if e.kind == "exec" and e.key in found}
     return list(found.values()), sorted(changed), why
+
+
+def _as_then(measure: Measure, at_ns: int, processes: Sequence[Process]) -> list[ProcessInfo]:
+    """As old as they were at that moment, and without what has been measured since."""
+    found = measure.shapes(processes)
+    for info, process in zip(found, processes, strict=True):
+        for name in _MEASURED:
+            setattr(info, name, None)
+        if info.age_sec is not None:
+            info.age_sec = round(max(at_ns - measure.started_ns(process), 0) / 1e9, 2)
+    return found
 
 
 def _events_since(api: Api, at_ns: int) -> tuple[list[ProcessEvent], str | None]:

@@ -60,7 +60,7 @@ def filter_of(ask: Streamed) -> Filter:
     names = frozenset(part.strip() for part in ask.type.split(",") if part.strip())
     if "all" in names:
         names = (names | frozenset(TYPES)) - {"all"}
-    if strange := sorted(names - {*TYPES, *KINDS}):
+    if strange := sorted(names - {*TYPES, *KINDS}) or ([] if names else [""]):
         raise Problem(
             400,
             f"type: {strange[0][:40]!r} is no type of record",

@@ -117,13 +117,9 @@ export function show(page) {
   observer.observe(lanes);
   page.atEnd(() => observer.disconnect());
   page.on(live, "fresh", load);
-  let due = 0;
   page.on(live, "record", ({ detail }) => {
-    if (detail.type !== "alert" && detail.type !== "incident") return;
-    clearTimeout(due);
-    due = setTimeout(load, 300);
+    if (detail.type === "alert" || detail.type === "incident") page.soon(load);
   });
-  page.atEnd(() => clearTimeout(due));
   page.every(15_000, load);
   load();
 }

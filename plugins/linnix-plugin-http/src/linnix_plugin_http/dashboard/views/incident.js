@@ -2,10 +2,10 @@
 
 import { get, post } from "../api.js";
 import { button, empty, facts, failure, h, replace, section, severity, table, text, time } from "../dom.js";
-import { heatOf } from "../grid.js";
+import { command, heatOf } from "../grid.js";
 import { live } from "../live.js";
-import { bare, bytes, count, duration, percent, plural, printable, quantity } from "../text.js";
-import { isOpen, lasted, stateOf } from "./incidents.js";
+import { bare, bytes, count, percent, plural, printable, quantity } from "../text.js";
+import { isEarlier, isOpen, lasted, stateOf } from "./incidents.js";
 
 const VERDICTS = [
   ["useful", "Useful", "It was worth telling."],
@@ -70,7 +70,7 @@ export function show(page) {
         : empty(incident.class_ ?? incident.class ? "It has not been explained yet." : "Its rule has no class, so nothing explains it: the evidence is all there is."),
       incident.insights.length > 1 &&
         h("details", null, h("summary", null, `${plural(incident.insights.length - 1, "earlier insight")}`), incident.insights.slice(1).map(insight)),
-      h("div", { class: "buttons" }, again, said && h("span", { class: "muted", role: "status" }, text(said))),
+      h("div", { class: "buttons" }, !isEarlier(incident) && again, said && h("span", { class: "muted", role: "status" }, text(said))),
     );
   }
 
@@ -120,7 +120,7 @@ function head(incident) {
         ["Opened", time(incident.opened_ns / 1e9)],
         ["Last alert", time(incident.updated_ns / 1e9)],
         ["Closed", incident.closed_ns === null ? null : time(incident.closed_ns / 1e9)],
-        [isOpen(incident) ? "Open for" : "Lasted", duration(lasted(incident))],
+        [isOpen(incident) ? "Open for" : "Lasted", lasted(incident)],
         ["Alerts", count(incident.alerts)],
         ["Came back", incident.reopened ? `${incident.reopened} times` : null],
         ["Rules", incident.rules.length ? text(incident.rules.join(", ")) : null],
@@ -205,7 +205,8 @@ function machineSection(incident) {
     ["CPU pressure", incident.psi_cpu === null ? null : percent(incident.psi_cpu)],
     ["Memory pressure", incident.psi_memory === null ? null : percent(incident.psi_memory)],
   ].filter(([, value]) => value !== null && value !== undefined);
-  return section("The machine then", measured.length ? facts(measured) : empty("It was not measured."));
+  const unknown = isEarlier(incident) ? "Only the run that saw it knew." : "It was not measured.";
+  return section("The machine then", measured.length ? facts(measured) : empty(unknown));
 }
 
 function treeSection(incident) {
@@ -225,8 +226,8 @@ function treeSection(incident) {
   const name = (each) => {
     const indent = h("span", { class: "indent" });
     indent.style.width = `calc(${Math.min(depths.get(each), 24)} * var(--step))`;
-    const args = (each.args ?? []).join(" ").slice(0, 400);
-    return h("span", { class: "slice" }, indent, text(each.comm || "?", "comm"), args && text(args, "args"));
+    const args = command(each);
+    return h("span", { class: "slice" }, indent, h("span", null, text(each.comm || "?", "comm"), " ", args && text(args, "args")));
   };
   return section(
     "Processes around it",

@@ -55,7 +55,7 @@ export function show(page) {
           ["Severity", (row) => severity(row.severity)],
           ["State", (row) => stateOf(row)],
           ["Opened", (row) => time(row.opened_ns / 1e9), "nowrap"],
-          ["Lasted", (row) => duration(lasted(row)), "num nowrap"],
+          ["Lasted", lasted, "num nowrap"],
           ["Alerts", (row) => count(row.alerts), "num"],
           ["Why", (row) => (row.llm_analysis ? text(row.llm_analysis) : ""), "wide"],
           ["Feedback", (row) => row.feedback ?? ""],
@@ -66,25 +66,27 @@ export function show(page) {
   }
 
   page.on(live, "fresh", load);
-  let due = 0;
   page.on(live, "record", ({ detail }) => {
-    if (!["incident", "insight", "feedback"].includes(detail.type)) return;
-    clearTimeout(due);
-    due = setTimeout(load, 200);
+    if (["incident", "insight", "feedback"].includes(detail.type)) page.soon(load);
   });
-  page.atEnd(() => clearTimeout(due));
   load();
+}
+
+/** Whether another run saw it: this one cannot explain it, and does not know how the machine was. */
+export function isEarlier(incident) {
+  return live.runId !== "" && incident.run_id !== live.runId;
 }
 
 /** Whether it goes on; one of an earlier run does not, whether that has said so or not. */
 export function isOpen(incident) {
-  return incident.closed_ns === null && (!live.runId || incident.run_id === live.runId);
+  return incident.closed_ns === null && !isEarlier(incident);
 }
 
-/** Seconds from its opening to its last alert, or to now. */
+/** From its opening to its last alert, or to now; one alert alone is but a moment. */
 export function lasted(incident) {
   const until = isOpen(incident) ? Date.now() / 1000 : incident.updated_ns / 1e9;
-  return until - incident.opened_ns / 1e9;
+  const seconds = until - incident.opened_ns / 1e9;
+  return seconds > 0 ? duration(seconds) : "";
 }
 
 export function stateOf(incident) {

@@ -1,6 +1,6 @@
 // What another plugin offers below a path: JSON and text are shown here, a page of its own is opened.
 
-import { request, url } from "../api.js";
+import { address, request, url } from "../api.js";
 import { failure, field, h, replace, text } from "../dom.js";
 import { printable } from "../text.js";
 
@@ -35,7 +35,7 @@ export function show(page) {
       const response = await request(target, { signal: page.signal, headers: { Accept: "application/json, text/html;q=0.9, text/plain;q=0.8" } });
       const type = response.headers.get("content-type") ?? "";
       if (type.startsWith("text/html")) {
-        replace(body, h("p", null, "This plugin brings a page of its own: ", h("a", { href: target }, "open it"), "."));
+        replace(body, h("p", null, "This plugin brings a page of its own: ", h("a", { href: address(target) }, "open it"), "."));
         return;
       }
       const said = await response.text();
