@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linnix_core import Evidence, ProcessEvent, Subject
-from linnix_plugin_rules.tree import STARTS_NS, Process
+from linnix_plugin_rules import engine as engine_module
+from linnix_plugin_rules.tree import STARTS_NS, Image, Process
 from linnix_plugin_rules.windows import MAX_ENTRIES, TICKS, EventWindow
 
 BURST = "- {name: burst, severity: high, detector: fork_burst, threshold: 30, window_seconds: 5}"
@@ -305,7 +306,7 @@ def test_the_roof_is_not_blamed_for_the_end_of_a_storm(host, alerts_of):
 
 # --- the window -----------------------------------------------------------------------
 
-PROCESSES = [Process("b", pid, 1, None, "x", None, None) for pid in range(3, 7)]
+PROCESSES = [Process("b", pid, 1, None, Image("x")) for pid in range(3, 7)]
 PROCESSES[1].parent = PROCESSES[0]
 PROCESSES[2].parent = PROCESSES[1]
 #: As if the second had been old when it forked, and the third young.
@@ -377,10 +378,10 @@ def test_what_is_taken_back_does_not_count(steps):
 
 def test_a_window_stays_exact_and_small_when_everybody_forks():
     window = EventWindow(10)
-    root = Process("b", 3, 3, None, "bomb", None, None)
+    root = Process("b", 3, 3, None, Image("bomb"))
     count = 3 * MAX_ENTRIES
     for n in range(count):
-        process = Process("b", n, n, root, "bomb", None, None)
+        process = Process("b", n, n, root, Image("bomb"))
         window.add(10**18 + n * 100_000, process, root)
     assert window.total == count
     assert window.sampled == window.heaviest_tree().total == MAX_ENTRIES
@@ -444,7 +445,7 @@ def test_groups_are_judged_alike(host, alerts_of, scope):
 @given(st.lists(st.integers(0, 3 * 10**9), max_size=60))
 def test_starts_are_counted_of_about_the_latest_span(gaps):
     """Never more than of three spans, and nothing of what is older."""
-    process = Process("b", 9, 9, None, "sh", None, None)
+    process = Process("b", 9, 9, None, Image("sh"))
     moments, now_ns = [], 10**18
     for gap in gaps:
         now_ns += gap
@@ -458,10 +459,10 @@ def test_starts_are_counted_of_about_the_latest_span(gaps):
 def test_forks_that_were_taken_back_make_room_for_others():
     """However many came and went within the window, a tree that stays is found."""
     window = EventWindow(10, "exit")
-    root = Process("b", 3, 3, None, "bomb", None, None)
-    tree = Process("b", 4, 4, None, "tree", None, None)
+    root = Process("b", 3, 3, None, Image("bomb"))
+    tree = Process("b", 4, 4, None, Image("tree"))
     for n in range(3 * MAX_ENTRIES):
-        window.add(10**18 + n * 100_000, Process("b", n, n, root, "bomb", None, None), root)
+        window.add(10**18 + n * 100_000, Process("b", n, n, root, Image("bomb")), root)
         window.entry.take_back("exit")
         if n % 100 == 0:
             window.add(10**18 + n * 100_000, tree, tree)
@@ -483,3 +484,30 @@ def test_a_storm_of_distinct_forkers_is_still_a_runaway_tree(host, alerts_of, th
     (alert,) = alerts_of(rule, host.records)
     assert alert.subject.key == root.key
     assert alert.evidence[0].value == threshold
+
+
+@pytest.mark.parametrize("lives", [0, 0.02, 0.3])
+def test_a_storm_that_goes_on_is_told_again_whenever_its_forks_are_counted(
+    host, alerts_of, monkeypatch, lives
+):
+    """It rises above the limit once more after each pause: told, or silent, as one by one."""
+    bash, other = host.seen("bash"), host.seen("other")
+    for storm in range(4):
+        children = []
+        for n in range(700):
+            children.append(host.fork(other if storm % 2 else bash))
+            if len(children) > lives * 1000:
+                host.exit(children.pop(0))
+            if n % 7 == 0 and children:
+                host.exec(children[-1], "true")
+            host.wait(0.001)
+        host.wait(storm * 0.7)
+    rules = "\n".join(
+        f"- {{name: {counts}, detector: fork_burst, counts: {counts}, threshold: 40, "
+        "window_seconds: 1, cooldown: 1}"
+        for counts in ("bare", "living")
+    )
+    found = alerts_of(rules, host.records)
+    monkeypatch.setattr(engine_module, "MAX_BIRTHS", 0)
+    assert found == alerts_of(rules, host.records)
+    assert found

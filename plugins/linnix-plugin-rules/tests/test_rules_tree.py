@@ -6,7 +6,7 @@ import weakref
 import pytest
 
 from linnix_core import ProcessEvent, ProcessSample
-from linnix_plugin_rules.tree import Process, Tree, deepest, lineage, subtree_sums
+from linnix_plugin_rules.tree import Child, Image, Process, Tree, deepest, lineage, subtree_sums
 
 
 @pytest.fixture
@@ -20,15 +20,24 @@ def event(kind, pid, start_ns=5, ppid=None, parent_start_ns=None, **more):
     )
 
 
+def fork(tree, event):
+    return tree.fork(event, event.ts_ns)
+
+
+def exec_of(tree, event):
+    tree.exec(event, event.ts_ns)
+    return tree.find(event)
+
+
 def forked_by(tree, event):
-    child = tree.fork(event)
-    return child.forker, child.grown
+    child = fork(tree, event)
+    return child.forker, child.origin
 
 
 def exit_of(tree, *args):
-    process = tree.find(event("exit", *args))
-    if process is not None:
-        tree.exit(process, 0)
+    ended = tree.exit(event("exit", *args), 0)
+    if isinstance(ended, Process):
+        ended.birth = None
 
 
 def sampled(tree, pid, start_ns=5, **more):
@@ -37,20 +46,20 @@ def sampled(tree, pid, start_ns=5, **more):
 
 def test_a_fork_is_credited_to_its_parent(tree):
     tree.learn(event("seen", 10, comm="bash"))
-    child = tree.fork(event("fork", 11, 6, 10, 5))
+    child = fork(tree, event("fork", 11, 6, 10, 5))
     assert str(child.forker) == "bash (pid 10)"
 
 
 def test_a_child_inherits_what_its_fork_does_not_say(tree):
     tree.learn(event("seen", 10, comm="bash", exe="/bin/bash", cgroup="/a"))
-    tree.fork(event("fork", 11, 6, 10, 5))
+    fork(tree, event("fork", 11, 6, 10, 5))
     child = sampled(tree, 11, 6)
     assert (child.comm, child.exe, child.cgroup) == ("bash", "/bin/bash", "/a")
 
 
 def test_an_exec_makes_the_image_new(tree):
     tree.learn(event("seen", 10, comm="bash", exe="/bin/bash", cgroup="/a"))
-    tree.exec(event("exec", 10, comm="ls", cgroup="/b"))
+    exec_of(tree, event("exec", 10, comm="ls", cgroup="/b"))
     process = sampled(tree, 10)
     assert (process.comm, process.exe, process.cgroup) == ("ls", None, "/b")
 
@@ -73,11 +82,11 @@ def test_a_process_may_be_seen_before_its_parent(tree):
 
 
 def test_a_fork_may_come_after_the_exec(tree):
-    tree.exec(event("exec", 11, 6, comm="ls"))
+    exec_of(tree, event("exec", 11, 6, comm="ls"))
     tree.learn(event("seen", 10, 5, comm="bash"))
-    assert tree.fork(event("fork", 11, 6, 10, 5, comm="bash", ts_ns=9)).forker.pid == 10
+    assert fork(tree, event("fork", 11, 6, 10, 5, comm="bash", ts_ns=9)).forker.pid == 10
     child = sampled(tree, 11, 6)
-    assert (child.comm, child.parent.pid, child.born_ns) == ("ls", 10, 9)
+    assert (child.comm, child.parent.pid, child.birth.event.ts_ns) == ("ls", 10, 9)
 
 
 def test_a_parent_that_is_younger_than_its_child_is_none(tree):
@@ -93,28 +102,28 @@ def test_a_parent_whose_pid_has_a_new_owner_is_none(tree):
 
 def test_a_process_is_not_its_own_parent(tree):
     assert forked_by(tree, event("fork", 10, 5, 10, 5)) == (None, None)
-    tree.exec(event("exec", 10, 5, 10, 5))
+    exec_of(tree, event("exec", 10, 5, 10, 5))
     assert sampled(tree, 10).parent is None
 
 
 def test_parents_never_go_round_in_circles(tree):
     tree.learn(event("seen", 10, 5, 11, 5))
     tree.learn(event("seen", 11, 5, 10, 5))
-    tree.exec(event("exec", 10, 5, 11, 5))
+    exec_of(tree, event("exec", 10, 5, 11, 5))
     assert len(lineage([sampled(tree, 10), sampled(tree, 11)])) == 2
 
 
 def test_the_start_of_a_process_may_become_known_later(tree):
-    nameless = tree.fork(event("fork", 11, 6, 10)).forker
+    nameless = fork(tree, event("fork", 11, 6, 10)).forker
     assert nameless.key is None
-    tree.exec(event("exec", 10, 5, comm="bash"))
+    exec_of(tree, event("exec", 10, 5, comm="bash"))
     assert nameless.key == ("", 10, 5)
     assert str(nameless) == "bash (pid 10)"
 
 
 def test_processes_of_another_boot_are_others(tree):
     tree.learn(event("seen", 10, comm="old", boot_id="a"))
-    child = tree.fork(event("fork", 11, 6, 10, 5, boot_id="b"))
+    child = fork(tree, event("fork", 11, 6, 10, 5, boot_id="b"))
     assert child.forker.boot_id == "b"
 
 
@@ -128,7 +137,7 @@ def origins(tree, *, ages):
     for pid, age in enumerate(ages, 100):
         now += int(age * 1e9)
         child = event("fork", pid + 1, pid + 1, ppid=pid, parent_start_ns=pid, ts_ns=now)
-        yield tree.fork(child).grown.pid
+        yield fork(tree, child).origin.pid
 
 
 def test_the_young_act_for_the_tree_that_they_were_born_into(tree):
@@ -140,8 +149,8 @@ def test_the_old_begin_a_tree_of_their_own(tree):
 
 
 def test_children_of_init_begin_a_tree_of_their_own(tree):
-    tree.fork(event("fork", 10, 5, 1, 1))
-    assert tree.fork(event("fork", 11, 6, 10, 5)).grown.pid == 10
+    fork(tree, event("fork", 10, 5, 1, 1))
+    assert fork(tree, event("fork", 11, 6, 10, 5)).origin.pid == 10
 
 
 def test_an_exit_of_a_stranger_leaves_nothing_behind(tree):
@@ -155,13 +164,42 @@ def test_an_exit_of_an_earlier_owner_of_the_pid_changes_nothing(tree):
     assert len(tree) == 1
 
 
+def test_a_child_takes_after_what_its_parent_was_at_the_fork(tree):
+    tree.learn(event("seen", 10, 5, comm="sh", exe="/bin/sh", cgroup="/a", args=("sh", "-c")))
+    fork(tree, event("fork", 11, 6, 10, 5))
+    exec_of(tree, event("exec", 10, comm="ls", exe="/bin/ls", cgroup="/b", args=("ls",)))
+    child = sampled(tree, 11, 6)
+    assert (child.comm, child.exe, child.cgroup) == ("sh", "/bin/sh", "/a")
+    assert child.args == ("sh", "-c")
+
+
+def test_a_process_is_made_only_of_who_does_something(tree):
+    tree.learn(event("seen", 10, 5, comm="sh"))
+    for pid in (11, 12, 13):
+        fork(tree, event("fork", pid, 6, 10, 5))
+    tree.exec(event("exec", 11, 6, comm="ls"), 1)
+    assert isinstance(tree.exit(event("exit", 11, 6), 2), Child)
+    assert tree.exit(event("exit", 12, 7), 2) is None
+    fork(tree, event("fork", 14, 7, 13, 6))
+    assert [isinstance(tree.exit(event("exit", n, 6), 2), Child) for n in (12, 13)] == [True, False]
+
+
+def test_what_an_orphan_did_is_its_parents_though_it_hangs_below_the_grandparent(tree):
+    tree.learn(event("seen", 9, 4))
+    tree.learn(event("seen", 10, 5, 9, 4))
+    tree.learn(event("seen", 11, 6, 10, 5))
+    exit_of(tree, 10, 5)
+    orphan = tree.exit(event("exit", 11, 6), 0)
+    assert (orphan.forker.pid, orphan.parent.pid) == (10, 9)
+
+
 # --- memory ---------------------------------------------------------------------------
 
 
 def test_endless_new_pids_without_an_exit_stay_within_the_bound():
     tree = Tree(limit=100)
     for pid in range(3, 5000):
-        tree.fork(event("fork", pid, pid, ppid=10**6 + pid, parent_start_ns=pid - 1))
+        fork(tree, event("fork", pid, pid, ppid=10**6 + pid, parent_start_ns=pid - 1))
         assert len(tree) <= 100
     assert tree.evicted > 4000
 
@@ -170,7 +208,7 @@ def test_processes_that_are_sampled_outlive_those_that_are_not():
     tree = Tree(limit=100)
     known = [sampled(tree, pid) for pid in range(10, 30)]
     for pid in range(1000, 3000):
-        tree.exec(event("exec", pid, pid))
+        exec_of(tree, event("exec", pid, pid))
         for process in known:
             assert sampled(tree, process.pid) is process
 
@@ -181,23 +219,32 @@ def test_when_all_are_active_the_oldest_go():
     assert [process.alive for process in processes] == [False] * 3 + [True] * 6
 
 
-def test_a_relay_leaves_no_chain_of_the_dead(tree):
-    class Watched(Process, weakref=True, eq=False):
-        pass
+class Watched(str):
+    """A name that lives as long as the process that has it."""
 
-    runner = first = Watched("", 10, 5, None, "first", None, None)
-    tree._insert(first)
+    __slots__ = ("__weakref__",)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_relay_leaves_no_chain_of_the_dead(tree, seen):
+    runner = first = tree.learn(event("seen", 10, 10))
     dead = []
     for pid in range(11, 200):
-        child = Watched("", pid, pid, runner, "runner", None, None)
-        tree._insert(child)
+        above = {"ppid": runner.pid, "parent_start_ns": runner.start_ns}
+        if seen:
+            fork(tree, event("fork", pid, pid, **above))
+            child = tree.find(event("seen", pid, pid))
+        else:
+            child = tree.learn(event("seen", pid, pid, **above))
+        runner.image = Image(Watched("runner"))
         exit_of(tree, runner.pid, runner.start_ns)
-        dead.append(weakref.ref(runner))
+        dead.append((runner.pid, weakref.ref(runner.comm)))
         runner = child
     del child
     gc.disable()
     try:
-        assert [ref().pid for ref in dead if ref() is not None] == [10, 198]
+        # The latest is the parent of who runs on, and the first is the parent of that.
+        assert [pid for pid, ref in dead if ref() is not None] == [10, 198]
     finally:
         gc.enable()
     assert runner.parent.parent is first
@@ -207,9 +254,9 @@ def test_a_relay_leaves_no_chain_of_the_dead(tree):
 
 
 def test_sums_go_up_to_the_top():
-    top = Process("", 10, 1, None, "", None, None)
-    left, right = (Process("", pid, 1, top, "", None, None) for pid in (11, 12))
-    leaf = Process("", 13, 1, left, "", None, None)
+    top = Process("", 10, 1, None)
+    left, right = (Process("", pid, 1, top) for pid in (11, 12))
+    leaf = Process("", 13, 1, left)
     own = {leaf: 1, right: 2, top: 4}
     assert subtree_sums(own, lineage(own)) == {top: 7, left: 1, right: 2, leaf: 1}
     assert deepest(dict.fromkeys([top, left, right])) == [left, right]
@@ -219,7 +266,7 @@ def test_sums_go_up_to_the_top():
 def test_a_very_deep_tree_is_no_problem():
     process = None
     for pid in range(10, 20_010):
-        process = Process("", pid, pid, process, "", None, None)
+        process = Process("", pid, pid, process)
     parents = lineage([process])
     assert max(subtree_sums({process: 3}, parents).values()) == 3
     assert len(deepest(parents)) == 1

@@ -2,6 +2,7 @@
 
 import math
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -197,7 +198,7 @@ def test_no_byte_counts_twice(seconds):
         of_child += amount
         moved = {bash: 7}
         if ends:
-            tree.exit(child, now_ns - 1)
+            tree.exit(attrs.evolve(event, kind="exit"), now_ns - 1)
             moved[bash], of_child = 7 + of_child, 0
         else:
             moved[child] = amount
@@ -449,7 +450,7 @@ def test_memory_is_bounded_when_everybody_grows(host, monkeypatch):
         for _ in range(20):
             host.sample(host.seen("new"), rss=(100 + n) * MB, interval=1)
     engine.handle(host.records)
-    assert len(engine._rules[0].detector._points) <= 10
+    assert len(engine._rules[0].detector._since_s) <= 10
 
 
 # --- key ------------------------------------------------------------------------------

@@ -25,10 +25,9 @@ from linnix_plugin_rules.detector import (
 )
 from linnix_plugin_rules.matching import command_line, regex
 from linnix_plugin_rules.tree import Process, Subtree
-from linnix_plugin_rules.windows import EventWindow
+from linnix_plugin_rules.windows import NOT_CHOSEN, EventWindow
 
 __all__ = [
-    "NOT_CHOSEN",
     "CountDetector",
     "Counter",
     "CrashLoop",
@@ -37,23 +36,28 @@ __all__ = [
     "ForkBurst",
     "ForkDetector",
     "ForksPerSec",
+    "Kind",
     "OomKill",
     "RunawayTree",
     "ShortJobFlood",
 ]
 
-#: Takes in an event: when, whom it happened to, who forked that, and which tree it is of.
-#: Says whether it is worth a look.
-Counter: TypeAlias = Callable[[ProcessEvent, int, Process, Process | None, Process | None], bool]
+#: Takes in an event: when, and whom it happened to. Says whether it is worth a look.
+#: A child it is only where the detector is ``lean``.
+Counter: TypeAlias = Callable[[ProcessEvent, int, Any], bool]
 
-#: In place of a group: it does not count.
-NOT_CHOSEN = object()
+#: What can be counted besides forks; of exits all, those of processes that ran a program, and
+#: those that are not known to be in order.
+Kind: TypeAlias = Literal["exec", "exit", "job", "failure", "oom"]
 
 #: Later than the time of any record.
 NEVER = 2**63
 
 #: Sources that one rule can leave alone at a time.
 MAX_RESTS = 4096
+
+#: Events above the limit that are looked at as a reason not to count one by one.
+MAX_SPARE = 256
 
 #: The latest lifetimes that a median is taken of, and the time that they may be old.
 MAX_LIFETIMES = 1024
@@ -107,6 +111,10 @@ class CountDetector(Detector):
     def _grouping(self) -> Scope:
         return "subtree" if self.scope == "host" else self.scope
 
+    def rests(self, group: Hashable) -> int:
+        """Until when nobody wants to hear of a group, unless it rises above the limit anew."""
+        return self._rests.get(group, (0, 0))[0]
+
     @property
     def look_next(self) -> tuple[int, int]:
         """While the host stays above the limit: look at this event ever, or at this time."""
@@ -119,7 +127,13 @@ class CountDetector(Detector):
             return self.limit - most, NEVER
         if window.total < self.limit:
             return self.limit - window.total, NEVER
-        return min(self._look_at, self._risen_at) - window.ever, self._look_ns
+        events, until_ns = self._look_at - window.ever, self._look_ns
+        risen_in = self._risen_at - window.ever
+        if risen_in < MAX_SPARE and window.total - self.limit > 2 * max(risen_in, 1):
+            # There are so many that it takes long until so few are left that it could rise.
+            risen_in = min(int(window.total - self.limit) // 2, MAX_SPARE)
+            until_ns = min(until_ns, window.kept_until(self.limit + 1 + risen_in))
+        return min(events, risen_in), until_ns
 
     def look(self, window: EventWindow, now_ns: int) -> Finding | None:
         """Judge the window after its latest event, when its total has reached the limit."""
@@ -309,7 +323,12 @@ class EventDetector(CountDetector):
     """Counts execs, exits or victims."""
 
     #: The kinds of events that it is about.
-    kinds: ClassVar[tuple[str, ...]]
+    kinds: set[Kind] = attrs.field(init=False, eq=False)
+
+    @property
+    def lean(self) -> bool:
+        """Whether it asks a process for nothing that a `Child` has not."""
+        return False
 
     @abstractmethod
     def counter(self, window: EventWindow) -> Counter:
@@ -322,28 +341,25 @@ class _Programs(EventDetector):
 
     scopes = ("host", "process", "subtree", "cgroup", "exe")
 
+    def group_of(self, one: Any, starter: Process) -> Any:
+        """What a program that somebody started counts for."""
+        if self.scope == "exe":
+            return one.image.exe or one.image.comm
+        if self.scope == "process":
+            return starter
+        if self.scope == "cgroup":
+            return one.image.cgroup
+        return one.origin or starter
+
     def adder(self, window: EventWindow) -> Counter:
         """What counts a program; filters are about itself."""
-        scope, chooses = self.scope, self.chooses if self.choosy else None
-        add = window.add
+        add, group_of, choosy = window.add, self.group_of, self.choosy
 
-        def count(
-            event: ProcessEvent,
-            now_ns: int,
-            process: Process,
-            parent: Process | None,
-            origin: Process | None,
-        ) -> bool:
-            if chooses is not None and not chooses(process):
+        def count(event: ProcessEvent, now_ns: int, one: Any) -> bool:
+            if choosy and not self.chooses(one):
                 return False
-            starter = process if parent is None or process.again else parent
-            if scope == "exe":
-                return add(now_ns, starter, process.exe or process.comm)
-            if scope == "process":
-                return add(now_ns, starter, starter)
-            if scope == "cgroup":
-                return add(now_ns, starter, process.cgroup)
-            return add(now_ns, starter, origin or starter)
+            starter = one if one.again else one.forker or one
+            return add(now_ns, starter, group_of(one, starter))
 
         return count
 
@@ -352,7 +368,6 @@ class _Programs(EventDetector):
 class ShortJobFlood(_Programs):
     """At least ``threshold`` programs within ``window_seconds`` that ended soon after an exec."""
 
-    kinds = ("exit",)
     noun = "short_jobs"
     title = "flood of short jobs"
     class_ = "short_job_flood"
@@ -364,6 +379,7 @@ class ShortJobFlood(_Programs):
     )
 
     def __attrs_post_init__(self) -> None:
+        self.kinds = {"job"}
         self.length_s, self.limit = self.window_seconds, self.threshold
 
     @property
@@ -371,27 +387,31 @@ class ShortJobFlood(_Programs):
         """What it counts."""
         return super().stream, self.max_exec_duration_ms
 
+    @property
+    def lean(self) -> bool:
+        """A program, when it began and who started it is all that it takes."""
+        return not self.choosy
+
     def counter(self, window: EventWindow) -> Counter:
         """What takes in the ends."""
-        add, longest_ns = self.adder(window), self.max_exec_duration_ms * 1e6
+        longest_ns, choosy, by_exe = (
+            self.max_exec_duration_ms * 1e6,
+            self.choosy,
+            self.scope == "exe",
+        )
+        add, group_of = window.add, self.group_of
 
-        def count(
-            event: ProcessEvent,
-            now_ns: int,
-            process: Process,
-            parent: Process | None,
-            origin: Process | None,
-        ) -> bool:
-            began_ns = process.exec_ns
-            if not began_ns:
-                return False
-            lasted_ns = event.ts_ns - began_ns
+        def count(event: ProcessEvent, now_ns: int, one: Any) -> bool:
+            lasted_ns = event.ts_ns - one.exec_ns
             if event.source == "polled":
                 # When it began is known better than when it was seen.
                 lasted_ns = event.duration_ns or lasted_ns
-            if lasted_ns > longest_ns:
+            if lasted_ns > longest_ns or (choosy and not self.chooses(one)):
                 return False
-            return add(event, now_ns, process, parent, origin)
+            starter = one if one.again else one.forker or one
+            if by_exe:  # as in the rules that are shipped: without another call
+                return add(now_ns, starter, one.image.exe or one.image.comm)
+            return add(now_ns, starter, group_of(one, starter))
 
         return count
 
@@ -407,7 +427,6 @@ class ExecRate(_Programs):
     Those that ended in that minute lasted at most ``median_lifetime`` seconds, half of them.
     """
 
-    kinds = ("exec", "exit")
     noun = "execs"
     title = "rate of execs"
     class_ = "short_job_flood"
@@ -423,7 +442,7 @@ class ExecRate(_Programs):
     _median_ns: int = attrs.field(default=0, init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        self.length_s, self.limit = 60, self.rate_per_min
+        self.kinds, self.length_s, self.limit = {"exec", "job"}, 60, self.rate_per_min
 
     def start(self) -> None:
         """Begin with nothing known; called again when the clock was set back."""
@@ -440,24 +459,20 @@ class ExecRate(_Programs):
         """What takes in beginnings and ends."""
         add, search = self.adder(window), self.regex.search
 
-        def count(
-            event: ProcessEvent,
-            now_ns: int,
-            process: Process,
-            parent: Process | None,
-            origin: Process | None,
-        ) -> bool:
-            if event.kind == "exit" and not process.exec_ns:
-                return False
+        def count(event: ProcessEvent, now_ns: int, process: Process) -> bool:
             if not search(command_line(process)):
                 return False
             if event.kind == "exec":
-                return add(event, now_ns, process, parent, origin)
+                return add(event, now_ns, process)
             if self.chooses(process):
                 self._lifetimes.append((now_ns, event.ts_ns - process.exec_ns))
             return False
 
         return count
+
+    def rests(self, group: Hashable) -> int:
+        """Nobody rests: each look may be the one at which the jobs have become brief."""
+        return 0
 
     def look(self, window: EventWindow, now_ns: int) -> Finding | None:
         """Judge the window, when the jobs of the last minute were brief."""
@@ -480,7 +495,6 @@ class ExecRate(_Programs):
 class CrashLoop(EventDetector):
     """One executable that failed ``threshold`` times within ``window_seconds``."""
 
-    kinds = ("exit",)
     noun = "crashes"
     title = "crash loop"
     scopes = ("exe", "cgroup")
@@ -492,6 +506,7 @@ class CrashLoop(EventDetector):
     )
 
     def __attrs_post_init__(self) -> None:
+        self.kinds = {"exit" if self.ended_by == "any" else "failure"}
         self.length_s, self.limit = self.window_seconds, self.threshold
 
     @property
@@ -503,13 +518,7 @@ class CrashLoop(EventDetector):
         """What takes in the ends."""
         failed, by_cgroup = self._failed, self.scope == "cgroup"
 
-        def count(
-            event: ProcessEvent,
-            now_ns: int,
-            process: Process,
-            parent: Process | None,
-            origin: Process | None,
-        ) -> bool:
+        def count(event: ProcessEvent, now_ns: int, process: Process) -> bool:
             if not failed(event) or not self.chooses(process):
                 return False
             group = process.cgroup if by_cgroup else process.exe or process.comm
@@ -535,7 +544,6 @@ class CrashLoop(EventDetector):
 class OomKill(EventDetector):
     """The kernel killed ``threshold`` processes for want of memory within ``window_seconds``."""
 
-    kinds = ("oom",)
     noun = "oom_kills"
     title = "out of memory"
     class_ = "oom_risk"
@@ -545,19 +553,14 @@ class OomKill(EventDetector):
     window_seconds: float = key(seconds, 60)
 
     def __attrs_post_init__(self) -> None:
+        self.kinds = {"oom"}
         self.length_s, self.limit = self.window_seconds, self.threshold
 
     def counter(self, window: EventWindow) -> Counter:
         """What takes in the victims."""
         by_cgroup = self.scope == "cgroup"
 
-        def count(
-            event: ProcessEvent,
-            now_ns: int,
-            process: Process,
-            parent: Process | None,
-            origin: Process | None,
-        ) -> bool:
+        def count(event: ProcessEvent, now_ns: int, process: Process) -> bool:
             if not self.chooses(process):
                 return False
             group = (event.cgroup or process.cgroup or "") if by_cgroup else process

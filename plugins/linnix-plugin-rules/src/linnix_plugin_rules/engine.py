@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -22,11 +22,11 @@ from linnix_core import (
 )
 from linnix_plugin_rules.counting import (
     NEVER,
-    NOT_CHOSEN,
     CountDetector,
     Counter,
     EventDetector,
     ForkDetector,
+    Kind,
     OomKill,
 )
 from linnix_plugin_rules.detector import Detector, Finding
@@ -34,8 +34,8 @@ from linnix_plugin_rules.memory import MemoryLeft, RssGrowth
 from linnix_plugin_rules.pressure import Groups, PressureDetector
 from linnix_plugin_rules.rounds import Machine, Round, RoundDetector
 from linnix_plugin_rules.templates import Template
-from linnix_plugin_rules.tree import MAX_PROCESSES, Process, Tree
-from linnix_plugin_rules.windows import EventWindow
+from linnix_plugin_rules.tree import MAX_PROCESSES, Child, Process, Tree
+from linnix_plugin_rules.windows import EventWindow, Patience
 
 __all__ = ["Engine", "Rule"]
 
@@ -56,6 +56,18 @@ HURRY = 32
 
 #: Cgroups that are judged together, and victims of which a counter will tell once more.
 MAX_GROUPS = 8_192
+
+
+#: Execs, victims, and then ends: of what kinds each is, by whether the process may have failed,
+#: and by whether it ran a program.
+EVENTS: tuple[set[Kind], ...] = (
+    {"exec"},
+    {"oom"},
+    {"exit"},
+    {"exit", "failure"},
+    {"exit", "job"},
+    {"exit", "job", "failure"},
+)
 
 
 @attrs.frozen
@@ -85,6 +97,10 @@ class _Stream:
     rules: list[tuple[Rule, CountDetector]] = attrs.field(factory=list)
 
 
+#: What counts an event, and what then judges.
+_Counters: TypeAlias = list[tuple[Counter, _Stream]]
+
+
 class Engine:
     """Applies rules to records, one after the other; only their time and order matter.
 
@@ -95,6 +111,9 @@ class Engine:
         self.tree = Tree() if tree is None else tree
         self._rules: Sequence[Rule] = ()
         self._streams: dict[Hashable, _Stream] = {}
+        #: Forks that are not counted yet, and how many it takes at least until a rule may look.
+        self._births: list[Child] = []
+        self._patience = Patience()
         self._start(0)
         self.use(rules)
 
@@ -112,9 +131,7 @@ class Engine:
         self._killed: dict[str, int] = {}
         self._left = MemoryLeft()
         self._host = Machine()
-        #: Forks that are not counted yet: when, the child, who forked, and the tree that grew.
-        self._births: list[tuple[int, Process, Process | None, Process | None]] = []
-        self._patience: float = 0
+        self._births.clear()
         self._hurry = 0
         rules, self._rules, self._streams = self._rules, (), {}
         self.use(rules)
@@ -142,7 +159,9 @@ class Engine:
                 if stream is None:
                     former = before.get(detector.stream)
                     until = detector.until if isinstance(detector, ForkDetector) else None
-                    window = former.window if former else EventWindow(detector.length_s, until)
+                    window = former.window if former else EventWindow(
+                        detector.length_s, until, self._patience
+                    )  # fmt: skip
                     stream = self._streams[detector.stream] = _Stream(window)
                 stream.rules.append((rule, detector))
             elif isinstance(detector, RoundDetector):
@@ -151,24 +170,26 @@ class Engine:
                     detector.left = self._left
             elif isinstance(detector, PressureDetector):
                 self._group_rules.append((rule, detector))
-        self._forks: list[tuple[EventWindow, str | None, Callable[..., Any] | None, _Stream]] = []
-        counted: dict[str, list[tuple[Counter, _Stream]]] = {"exec": [], "exit": [], "oom": []}
+        self._forks: list[tuple[EventWindow, Callable[..., Any] | None, _Stream]] = []
+        counters: list[tuple[EventDetector, Counter, _Stream]] = []
         self._victims: list[tuple[OomKill, _Stream]] = []
         for stream in self._streams.values():
             counter, window = stream.rules[0][1], stream.window
             limits = [detector.limit for _, detector in stream.rules]
             window.limit, window.highest = min(limits), math.ceil(max(limits))
             window.grouped = all(detector.scope != "host" for _, detector in stream.rules)
-            window.look_at = window.look_ns = 0
+            window.rouse()
             if isinstance(counter, ForkDetector):
-                self._forks.append((window, counter.until, counter.grouping(), stream))
+                self._forks.append((window, counter.grouping(), stream))
             elif isinstance(counter, EventDetector):
-                count = counter.counter(window)
-                for kind in counter.kinds:
-                    counted[kind].append((count, stream))
+                counters.append((counter, counter.counter(window), stream))
             if isinstance(counter, OomKill):
                 self._victims.append((counter, stream))
-        self._execs, self._exits, self._ooms = counted.values()
+        self._execs, self._ooms, self._ends, self._failures, self._job_ends, self._job_failures = (
+            [(count, stream) for detector, count, stream in counters if detector.kinds & kinds]
+            for kinds in EVENTS
+        )
+        self._lean = all(detector.lean for detector, _, _ in counters if "job" in detector.kinds)
         self._be_patient()
         self._has_rounds = bool(self._round_rules or self._group_rules)
 
@@ -176,6 +197,8 @@ class Engine:
         """The alerts that these records give rise to, in order."""
         alerts: list[Alert] = []
         now_ns, ends_ns = self._now_ns, self._ends_ns
+        births, patience = self._births, self._patience
+        fork, exec_, exit_ = self.tree.fork, self.tree.exec, self.tree.exit
         for record in records:
             if type(record) is Loss:
                 continue  # it is of the agent's time, not of what is played back
@@ -192,11 +215,26 @@ class Engine:
             if type(record) is ProcessEvent:
                 kind = record.kind
                 if kind == "fork":
-                    found = self._fork(record, now_ns)
-                elif kind == "exec":
-                    found = self._exec(record, now_ns)
+                    births.append(fork(record, now_ns))
+                    if len(births) < patience.events and now_ns < patience.until_ns:
+                        continue
+                    found = self._count_births()
                 elif kind == "exit":
-                    found = self._exit(record, now_ns)
+                    ended = exit_(record, now_ns)
+                    if ended is None:
+                        continue
+                    if record.exit_code == 0 and record.signal is None:
+                        counters = self._job_ends if ended.exec_ns else self._ends
+                    else:
+                        counters = self._job_failures if ended.exec_ns else self._failures
+                    found = self._count(counters, record, now_ns, ended) if counters else None
+                    if type(ended) is Process:
+                        ended.birth = None
+                elif kind == "exec":
+                    exec_(record, now_ns)
+                    if not self._execs:
+                        continue
+                    found = self._count(self._execs, record, now_ns, self.tree.living(record))
                 elif kind == "oom":
                     found = self._oom(record, now_ns)
                 else:
@@ -218,32 +256,18 @@ class Engine:
 
     # --- events -----------------------------------------------------------------------
 
-    def _fork(self, event: ProcessEvent, now_ns: int) -> list[Alert] | None:
-        """Note a fork. It is counted at once only where that could make a rule look."""
-        child = self.tree.fork(event)
-        self._births.append((now_ns, child, child.forker, child.grown))
-        if len(self._births) >= self._patience or now_ns >= self._wake_ns:
-            return self._count_births()
-        return None
-
     def _count_births(self) -> list[Alert] | None:
-        """Count the forks that were noted; most of them need not be taken back any more."""
+        """Count the forks that were noted; most of them need not be taken back any more.
+
+        Only the latest can be a reason to look: that is what there was patience for.
+        """
         alerts: list[Alert] | None = None
-        for now_ns, child, parent, origin in self._births:
-            counted = []
-            for window, until, group_of, stream in self._forks:
-                if (until == "exec" and child.exec_ns) or (until == "exit" and not child.alive):
-                    window.ever += 1
-                    window.gone += 1
-                    continue
-                group = origin if group_of is None else group_of(parent, origin)
-                if group is not NOT_CHOSEN:
-                    if window.add(now_ns, parent, group):
-                        alerts = self._look(stream, now_ns, alerts)
-                    counted.append(window.entry)
-            if child.alive:
-                child.counted = counted
-        self._births.clear()
+        births = self._births
+        now_ns = births[-1].now_ns
+        for window, group_of, stream in self._forks:
+            if window.add_births(births, group_of):
+                alerts = self._look(stream, now_ns, alerts)
+        births.clear()
         self._hurry -= 1
         if self._hurry <= 0:
             self._be_patient()
@@ -252,60 +276,36 @@ class Engine:
     def _be_patient(self) -> None:
         """Find out how many forks it takes at least until a rule has to look."""
         patience: float = MAX_BIRTHS
-        wake_ns = NEVER
-        for window, until, group_of, stream in self._forks:
-            if until is None or group_of is not None:
+        until_ns = NEVER
+        for window, group_of, stream in self._forks:
+            if group_of is not None:
                 patience = 0  # What decides is how things are at the fork.
                 break
             for _, detector in stream.rules:
-                events, until_ns = detector.patience(window)
-                patience, wake_ns = min(patience, events), min(wake_ns, until_ns)
+                events, quiet_ns = detector.patience(window)
+                patience, until_ns = min(patience, events), min(until_ns, quiet_ns)
         # To find this out takes longer than to count a few.
-        self._patience, self._hurry = (patience, 0) if patience > HURRY else (0, HURRY)
-        self._wake_ns = wake_ns
-
-    def _exec(self, event: ProcessEvent, now_ns: int) -> list[Alert] | None:
-        process = self.tree.exec(event)
-        if not process.again:
-            for entry in process.counted:
-                entry.take_back("exec")
-            if process.forker is not None:
-                process.forker.child_started(now_ns)
-        if not self._execs:
-            return None
-        parent = process.forker or process.parent
-        return self._count(self._execs, event, now_ns, process, parent, process.grown)
-
-    def _exit(self, event: ProcessEvent, now_ns: int) -> list[Alert] | None:
-        process = self.tree.find(event)
-        if process is None:
-            return None
-        parent, origin = process.forker or process.parent, process.grown
-        self.tree.exit(process, now_ns)
-        alerts: list[Alert] | None = None
-        for count, stream in self._exits:
-            if count(event, now_ns, process, parent, origin):
-                alerts = self._look(stream, now_ns, alerts)
-        return alerts
+        patience, self._hurry = (patience, 0) if patience > HURRY else (0, HURRY)
+        self._patience.events, self._patience.until_ns = patience, until_ns
 
     def _oom(self, event: ProcessEvent, now_ns: int) -> list[Alert] | None:
-        process = self.tree.find(event) or self.tree.learn(event)
+        process = self.tree.living(event)
         self._note_victim(event.cgroup or process.cgroup)
-        parent = process.forker or process.parent
-        return self._count(self._ooms, event, now_ns, process, parent, process.grown)
+        return self._count(self._ooms, event, now_ns, process)
 
     def _count(
         self,
-        counters: Sequence[tuple[Counter, _Stream]],
+        counters: _Counters,
         event: ProcessEvent,
         now_ns: int,
-        process: Process,
-        parent: Process | None,
-        origin: Process | None,
+        one: Process | Child,
     ) -> list[Alert] | None:
+        """Count what happened; of a child no process is made where nobody asks for so much."""
+        if type(one) is Child and not (counters is self._job_ends and self._lean):
+            one = self.tree.whole(one)
         alerts: list[Alert] | None = None
         for count, stream in counters:
-            if count(event, now_ns, process, parent, origin):
+            if count(event, now_ns, one):
                 alerts = self._look(stream, now_ns, alerts)
         return alerts
 
@@ -322,6 +322,9 @@ class Engine:
             next_looks = [detector.look_next for _, detector in stream.rules]
             window.look_at = min(at for at, _ in next_looks)
             window.look_ns = min(ns for _, ns in next_looks)
+        else:
+            group = window.entry.group
+            group.rest_ns = min(detector.rests(group.key) for _, detector in stream.rules)
         return alerts
 
     def _note_victim(self, cgroup: str | None) -> None:

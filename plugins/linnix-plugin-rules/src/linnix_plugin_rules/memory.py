@@ -127,14 +127,17 @@ class RssGrowth(RoundDetector):
     within_seconds: float | None = key(seconds, None)
 
     left: MemoryLeft = attrs.field(factory=MemoryLeft, init=False, eq=False, repr=False)
-    _points: dict[Hashable, deque[tuple[float, float]]] = attrs.field(
-        factory=dict, init=False, eq=False, repr=False
+    #: The amounts of the window, and since when each is among them without a gap.
+    _rounds: deque[tuple[float, Mapping[Any, float]]] = attrs.field(
+        factory=deque, init=False, eq=False, repr=False
     )
+    _since_s: dict[Hashable, float] = attrs.field(factory=dict, init=False, eq=False, repr=False)
     _latest_s: float = attrs.field(default=0, init=False, eq=False)
 
     def start(self) -> None:
         """Begin with nothing known."""
-        self._points, self._latest_s = {}, 0
+        self._rounds.clear()
+        self._since_s, self._latest_s = {}, 0
 
     def on_round(self, samples: Round) -> Sequence[Finding]:
         """Judge those that grew, as often as there is a point to add."""
@@ -145,22 +148,31 @@ class RssGrowth(RoundDetector):
         amounts = samples.held(self)
         if len(amounts) > MAX_FOLLOWED:
             amounts = dict(heapq.nlargest(MAX_FOLLOWED, amounts.items(), lambda each: each[1]))
-        before, self._points = self._points, {}
+        rounds, before = self._rounds, self._since_s
+        rounds.append((now_s, amounts))
+        while now_s - rounds[0][0] > self.window_seconds:
+            rounds.popleft()
+        self._since_s = {each: before.get(each, now_s) for each in amounts}
+        least, long_s = self.threshold * MEGABYTE / 60, 0.8 * self.window_seconds
+        first_s, first = rounds[0]
+        since, grown = self._since_s, least * (now_s - first_s)
         growing: dict[Any, Slope] = {}
-        least = self.threshold * MEGABYTE / 60
         for each, amount in amounts.items():
-            points = self._points[each] = before.get(each) or deque(maxlen=POINTS + 2)
-            points.append((now_s, amount))
-            while now_s - points[0][0] > self.window_seconds:
-                points.popleft()
-            span_s = now_s - points[0][0]
+            since_s = since[each]
+            if since_s <= first_s:
+                if amount - first[each] < grown:
+                    continue  # Nearly all are done with here.
+                since_s = first_s
+            span_s = now_s - since_s
+            if span_s < long_s:
+                continue
+            points = [(at_s, known[each]) for at_s, known in rounds if at_s >= since_s]
             if (
                 len(points) >= 5
-                and span_s >= 0.8 * self.window_seconds
                 and amount - points[0][1] >= least * span_s
-                and (found := slope([*points], self.confidence)).least >= least
+                and (found := slope(points, self.confidence)).least >= least
                 # What grows less and less may never get there.
-                and (latest := slope([*points][len(points) // 2 :], 0.5)).median >= least
+                and (latest := slope(points[len(points) // 2 :], 0.5)).median >= least
             ):
                 growing[each] = attrs.evolve(found, latest=latest.median)
         if self.scope == "subtree":

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import attrs
 
@@ -26,6 +26,7 @@ from linnix_plugin_rules.detector import (
     whole_number,
 )
 from linnix_plugin_rules.tree import (
+    Lineage,
     Process,
     Subtree,
     deepest,
@@ -61,16 +62,43 @@ ENOUGH_CPU = 3 / 8
 STEADY_BYTES, STEADY_SHARE = 2**19, 0.005
 
 
-#: What can be measured of one process; None is not known.
-MEASURES: dict[str, Callable[[ProcessSample], float | None]] = {
-    "cpu": lambda sample: sample.cpu_percent,
-    "demand": lambda sample: (sample.cpu_percent or 0.0) + (sample.cpu_delay_percent or 0.0),
-    "rss": lambda sample: sample.rss_bytes,
-    "anon": lambda s: s.rss_bytes if s.rss_anon_bytes is None else s.rss_anon_bytes,
-    "shmem": lambda sample: sample.rss_shmem_bytes,
-    "offset": lambda sample: sample.read_offset_bytes,
-    "threads": lambda sample: sample.threads,
-    "fds": lambda sample: sample.fds,
+#: Samples of one moment by process.
+Samples: TypeAlias = Mapping[Process, ProcessSample]
+
+
+def _demand(samples: Samples) -> dict[Process, float]:
+    """The CPU time that each would use if nobody else wanted any."""
+    return {
+        process: demand
+        for process, sample in samples.items()
+        if (demand := (sample.cpu_percent or 0.0) + (sample.cpu_delay_percent or 0.0))
+    }
+
+
+def _anon(samples: Samples) -> dict[Process, float]:
+    """What is resident and of the process alone; all that is, where that is not known."""
+    return {
+        process: amount
+        for process, s in samples.items()
+        if (amount := s.rss_bytes if s.rss_anon_bytes is None else s.rss_anon_bytes)
+    }
+
+
+#: What can be measured of processes, where it is known and not nothing. Each is a loop of its
+#: own, as all are measured every second.
+MEASURES: dict[str, Callable[[Samples], Mapping[Process, float]]] = {
+    "cpu": lambda samples: {p: s.cpu_percent for p, s in samples.items() if s.cpu_percent},
+    "demand": _demand,
+    "rss": lambda samples: {p: s.rss_bytes for p, s in samples.items() if s.rss_bytes},
+    "anon": _anon,
+    "shmem": lambda samples: {
+        p: s.rss_shmem_bytes for p, s in samples.items() if s.rss_shmem_bytes
+    },
+    "offset": lambda samples: {
+        p: s.read_offset_bytes for p, s in samples.items() if s.read_offset_bytes
+    },
+    "threads": lambda samples: {p: s.threads for p, s in samples.items() if s.threads},
+    "fds": lambda samples: {p: s.fds for p, s in samples.items() if s.fds},
 }
 
 
@@ -121,19 +149,20 @@ class Machine:
 class Round:
     """All samples of one moment, and what these processes used, alone and together."""
 
-    def __init__(
-        self, ts_ns: int, samples: Mapping[Process, ProcessSample], machine: Machine
-    ) -> None:
+    def __init__(self, ts_ns: int, samples: Samples, machine: Machine) -> None:
         self.ts_ns = ts_ns
         self.machine = machine
         self._samples = samples
         self._storage = {
             process: _moved(process, sample)
             for process, sample in samples.items()
-            if sample.read_bytes is not None or sample.write_bytes is not None
+            if sample.read_bytes
+            or sample.write_bytes
+            or (process.inherits and (sample.read_bytes, sample.write_bytes) != (None, None))
         }
         self._own: dict[str, Mapping[Process, float]] = {}
         self._sums: dict[str, Mapping[Process, float]] = {}
+        self._lineages: list[tuple[list[Process], Lineage]] = []
 
     @cached_property
     def parents(self) -> dict[Process, Process | None]:
@@ -157,11 +186,7 @@ class Round:
                 if (moved := read * reads + written * writes)
                 and (interval_ns := self._samples[process].interval_ns)
             }
-        return {
-            process: amount
-            for process, sample in self._samples.items()
-            if (amount := MEASURES[measure](sample))
-        }
+        return MEASURES[measure](self._samples)
 
     def amounts(self, measure: str, of: Detector) -> Mapping[Any, float]:
         """The same by process, subtree, cgroup, or for the host, as the detector's scope says."""
@@ -169,7 +194,7 @@ class Round:
         together, add = (subtree_most, max) if measure in SHARED else (subtree_sums, operator.add)
         if of.scope == "subtree" and not of.choosy:
             if measure not in self._sums:
-                self._sums[measure] = together(own, lineage(own))
+                self._sums[measure] = together(own, self._lineage(own))
             return self._sums[measure]
         if of.choosy:
             own = {process: amount for process, amount in own.items() if of.chooses(process)}
@@ -183,6 +208,16 @@ class Round:
             if group is not None:
                 sums[group] = add(sums.get(group, 0), amount)
         return sums
+
+    def _lineage(self, own: Mapping[Process, float]) -> Lineage:
+        """Theirs, made once for all measures that the same processes have something of."""
+        processes = list(own)
+        for known, parents in self._lineages:
+            if known == processes:
+                return parents
+        parents = lineage(own)
+        self._lineages.append((processes, parents))
+        return parents
 
     def held(self, of: Detector) -> Mapping[Any, float]:
         """The memory of each that the kernel cannot have back; what is shared counts once."""
@@ -284,9 +319,11 @@ class _Use(RoundDetector):
 
     def on_round(self, samples: Round) -> Sequence[Finding]:
         now_ns = samples.ts_ns
-        amounts = samples.amounts(self.measured, self)
         limit = self.threshold * self.units
         before, self._timers = self._timers, {}
+        if sum(samples.own(self.measured).values()) <= limit:
+            return ()  # So no part of it is above.
+        amounts = samples.amounts(self.measured, self)
         for each, amount in amounts.items():
             if amount > limit and (not isinstance(each, Process) or samples.lived(each)):
                 self._timers[each] = self._timer(before.get(each), each, samples)

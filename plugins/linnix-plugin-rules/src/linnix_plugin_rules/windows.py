@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
+import attrs
 import msgspec
 
-from linnix_plugin_rules.tree import Process, Subtree, heaviest
+from linnix_plugin_rules.tree import Child, Process, Subtree, heaviest
 
-__all__ = ["Entry", "EventWindow", "Group"]
+__all__ = ["NOT_CHOSEN", "Entry", "EventWindow", "Group", "Patience"]
+
+#: In place of a group: it does not count.
+NOT_CHOSEN = object()
 
 #: Steps in which time passes for a window: it never counts an event that is older than its
 #: length, and may miss one that is younger by less than a 250th of it.
@@ -21,20 +26,37 @@ TICKS = 250
 #: events still count for the host, and for no group.
 MAX_ENTRIES = 16_384
 
+#: Entries that are looked at to find out how long enough of them stay.
+MAX_STEPS = 1024
 
-class Group(msgspec.Struct, eq=False):
+
+@attrs.define(eq=False)
+class Patience:
+    """How many forks may be noted before they have to be counted, and until when.
+
+    Whatever is taken back of what was counted before uses it up as well.
+    """
+
+    events: float = 0
+    until_ns: int = 0
+
+
+@attrs.define(eq=False)
+class Group:
     """What is counted together: a tree, a cgroup, an executable …"""
 
     key: Any
     count: int = 0
     #: Its latest entry.
     entry: Entry | None = None
+    #: Until then nobody looks once more, unless it rises above the limit again.
+    rest_ns: int = 0
 
 
 class Entry(msgspec.Struct, eq=False):
-    """How often one process did it within a tick; of no window once that has gone on."""
+    """How often one process did it within a tick."""
 
-    window: EventWindow | None
+    window: EventWindow
     tick: int
     actor: Process | None
     group: Group
@@ -43,10 +65,11 @@ class Entry(msgspec.Struct, eq=False):
     def take_back(self, why: Literal["exec", "exit"]) -> None:
         """Uncount one of its events, if they still count and this is why not to."""
         window = self.window
-        if window is not None and window.until == why:
+        if window.until == why and self.tick > window.tick - TICKS:
             self.count -= 1
             self.group.count -= 1
             window.gone += 1
+            window.patience.events -= 1
 
 
 class EventWindow:
@@ -57,18 +80,25 @@ class EventWindow:
     tree. Finding the offender takes longer; `add` says when there may be a reason to.
     """
 
-    def __init__(self, seconds: float, until: Literal["exec", "exit"] | None = None) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        until: Literal["exec", "exit"] | None = None,
+        patience: Patience | None = None,
+    ) -> None:
         #: What of a process takes back that it was counted.
         self.until = until
+        self.patience = Patience() if patience is None else patience
         self.length_ns = int(seconds * 1e9)
         self._tick_ns = max(self.length_ns // TICKS, 1)
-        self._tick = 0
+        #: The latest; time passes only when something is counted.
+        self.tick = 0
         self._tick_ends_ns = 0
         self._room_made = -1
         self._entries: deque[Entry] = deque()
         self._groups: dict[Hashable, Group] = {}
         #: That of the latest event; of nobody at the beginning of a tick.
-        self.entry = self._nobody = Entry(None, 0, None, Group(self))
+        self.entry = self._nobody = Entry(self, -TICKS, None, Group(self))
         #: Events since the beginning, and those that do not count any more.
         self.ever = self.gone = 0
         #: Below this total nobody wants to look; if ``grouped``, below this of one group.
@@ -76,8 +106,8 @@ class EventWindow:
         self.grouped = False
         #: No group has more events.
         self.most = 0
-        #: If not ``grouped``: nobody looks once more above ``highest`` until as many events
-        #: have happened ever, or until this time.
+        #: Nobody looks once more above ``highest`` until the group has rested; if not
+        #: ``grouped``, until as many events have happened ever, or until this time.
         self.highest: float = math.inf
         self.look_at = 0
         self.look_ns = 0
@@ -109,6 +139,12 @@ class EventWindow:
         group = self._groups.get(key)
         return 0 if group is None else group.count
 
+    def rouse(self) -> None:
+        """Look again whatever was found before: others look from now on."""
+        self.look_at = self.look_ns = 0
+        for group in self._groups.values():
+            group.rest_ns = 0
+
     def add(self, now_ns: int, actor: Process | None, key: Hashable, weight: int = 1) -> bool:
         """Count an event, and say whether it is worth a look; time never goes back."""
         if now_ns >= self._tick_ends_ns:
@@ -124,11 +160,47 @@ class EventWindow:
             self.most = count
         ever = self.ever = self.ever + weight
         if self.grouped:
-            return count >= self.limit
+            if count < self.limit:
+                return False
+            return count <= self.highest or now_ns >= group.rest_ns
         total = ever - self.gone
         return total >= self.limit and (
             total <= self.highest or ever >= self.look_at or now_ns >= self.look_ns
         )
+
+    def add_births(
+        self,
+        births: Sequence[Child],
+        group_of: Callable[[Process | None, Process | None], Any] | None = None,
+    ) -> bool:
+        """Count forks, and say whether the latest is worth a look.
+
+        Of those whose child has started a program or ended, if that is what takes them back,
+        it is known at once that they do not count any more.
+        """
+        counting = births
+        if self.until == "exec":
+            counting = [birth for birth in births if not birth.exec_ns]
+        elif self.until == "exit":
+            counting = [birth for birth in births if not birth.ended]
+        over = len(births) - len(counting)
+        self.ever += over
+        self.gone += over
+        worth = False
+        for birth in counting:
+            group = birth.origin if group_of is None else group_of(birth.forker, birth.origin)
+            worth = group is not NOT_CHOSEN and self.add(birth.now_ns, birth.forker, group)
+            if self.until and group is not NOT_CHOSEN and not birth.ended:
+                birth.counted = (*birth.counted, self.entry)
+        return worth and counting[-1] is births[-1]
+
+    def kept_until(self, count: float) -> int:
+        """Until when at least so many stay, if none of them is taken back."""
+        for entry in islice(reversed(self._entries), MAX_STEPS):
+            count -= entry.count
+            if count <= 0:
+                return (entry.tick + TICKS) * self._tick_ns
+        return 0
 
     def _enter(self, actor: Process | None, key: Hashable) -> Entry:
         """The entry to count in from now on."""
@@ -138,46 +210,47 @@ class EventWindow:
         if group is None:
             group = self._groups[key] = Group(key)
         entry = group.entry
-        if entry is None or entry.tick != self._tick or entry.actor is not actor:
-            entry = group.entry = Entry(self, self._tick, actor, group)
+        if entry is None or entry.tick != self.tick or entry.actor is not actor:
+            entry = group.entry = Entry(self, self.tick, actor, group)
             self._entries.append(entry)
         self.entry = entry
         return entry
 
     def _make_room(self) -> bool:
         """Give up entries whose events were all taken back, once a tick at most."""
-        if self._room_made != self._tick:
-            self._room_made = self._tick
-            entries, self._entries = self._entries, deque()
-            for entry in entries:
-                # In one of this tick more may be counted.
-                if entry.count or entry.tick == self._tick:
-                    self._entries.append(entry)
-                else:
-                    self._leave(entry)
+        if self._room_made != self.tick:
+            self._room_made = self.tick
+            entries = self._entries
+            # In one of this tick more may be counted.
+            self._entries = deque(e for e in entries if e.count or e.tick == self.tick)
+            self._leave([e for e in entries if not e.count and e.tick != self.tick])
         return len(self._entries) < MAX_ENTRIES
 
     def _advance(self, tick: int) -> None:
-        self._tick = tick
+        self.tick = tick
         self._tick_ends_ns = (tick + 1) * self._tick_ns
         self.entry = self._nobody
         oldest = tick - TICKS
-        entries = self._entries
+        entries, leaving = self._entries, []
         while entries and entries[0].tick <= oldest:
-            self._leave(entries.popleft())
+            leaving.append(entries.popleft())
+        self._leave(leaving)
 
-    def _leave(self, entry: Entry) -> None:
-        """Count its events no more."""
-        entry.window = None
-        group = entry.group
-        self.gone += entry.count
-        group.count -= entry.count
-        latest = group.entry
-        if latest is not None and latest.tick == self._tick:
-            return  # More may be counted in it.
-        if not group.count and self._groups.get(group.key) is group:
-            group.entry = None  # It leads back to the group.
-            del self._groups[group.key]
+    def _leave(self, entries: Iterable[Entry]) -> None:
+        """Count the events of these no more."""
+        for entry in entries:
+            group, count = entry.group, entry.count
+            self.gone += count
+            group.count -= count
+            latest = group.entry
+            if (
+                not group.count
+                and latest is not None
+                and latest.tick != self.tick  # or more may be counted in it
+                and self._groups.get(group.key) is group
+            ):
+                group.entry = None  # It leads back to the group.
+                del self._groups[group.key]
 
     def counts_below(self, top: Process) -> dict[Process, int]:
         """How often this process and each of its descendants did it."""
@@ -211,7 +284,8 @@ class EventWindow:
 
     def tree_of(self, key: Hashable) -> Subtree | None:
         """The tree that did most of what counts for a group."""
-        return _heaviest(entry for entry in self._entries if entry.group.key == key)
+        group = self._groups.get(key)
+        return _heaviest([entry for entry in self._entries if entry.group is group])
 
 
 def _heaviest(entries: Iterable[Entry]) -> Subtree | None:
