@@ -547,7 +547,8 @@ class Agent:
             return
         component.limits = tuple(map(str, health.limits))
         if health.status == "ok":
-            if component.status().code == "health":
+            # Who says how it is knows whether a reload still matters.
+            if component.status().code in ("health", "reload"):
                 component.set_state("running")
         elif component.state == "running" or component.status().code == "health":
             component.set_state("degraded", "health", health.reason)

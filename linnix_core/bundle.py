@@ -137,8 +137,15 @@ def read_bundle(path: Path) -> Bundle:
 
 
 def write_bundle(bundle: Bundle, path: Path) -> None:
-    """Write a file that only its owner can read, whole or not at all. Raises `LinnixError`."""
+    """Write a file that only its owner can read, whole or not at all. Raises `LinnixError`.
+
+    A link stays one, and a pipe or a device is written to: a file in its place would be its end.
+    """
     try:
+        path = path.resolve()
+        if path.exists() and not path.is_file():
+            path.write_bytes(dump_bundle(bundle))
+            return
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
             with os.fdopen(handle, "wb") as file:

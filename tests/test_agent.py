@@ -620,6 +620,33 @@ def test_health_is_asked_and_shown_with_its_limits(make_agent, journal, monkeypa
         assert (status.state, status.limits) == ("running", ())
 
 
+def test_who_tells_its_health_knows_when_a_reload_no_longer_matters(make_agent, monkeypatch):
+    monkeypatch.setattr(agent_module, "HEALTH_EVERY_S", 0.0)
+    monkeypatch.setattr(agent_module, "HEALTH_TIMEOUT_S", HANG_S)
+    now = [Health("degraded", "line 3 is broken")]
+
+    class Feels:
+        @hookimpl
+        def linnix_handle(self, batch):
+            pass
+
+        @hookimpl
+        def linnix_reload(self):
+            raise LinnixError("line 3 is broken")
+
+        @hookimpl
+        def linnix_health(self):
+            return now[0]
+
+    with make_agent({"collectors.c": emits(), "handlers.feels": Feels}) as agent:
+        agent.request_reload()
+        assert agent.run(1.1) == "the time is over"
+        assert status_of(agent, "handlers.feels").code == "reload"
+        now[0] = Health("ok")
+        assert agent.run(1.1) == "the time is over"
+        assert status_of(agent, "handlers.feels").state == "running"
+
+
 def test_a_component_that_has_gone_is_no_longer_asked_for_labels(make_agent, journal):
     class Leaves:
         @hookimpl

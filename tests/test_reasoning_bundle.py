@@ -84,6 +84,23 @@ def test_a_file_is_its_owners_alone_and_replaces_another_as_a_whole(bundle, tmp_
     assert os.listdir(tmp_path) == ["incident.json"]
 
 
+def test_a_link_stays_one_and_a_pipe_is_written_to(bundle, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to("target")
+    write_bundle(bundle, link)
+    assert link.is_symlink()
+    assert read_bundle(tmp_path / "target") == bundle
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_bundle(bundle, pipe)
+        assert os.read(reader, 1) == b"{"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+
+
 def test_where_it_cannot_be_written_that_is_said(bundle, tmp_path):
     with pytest.raises(LinnixError, match=r"cannot write .*incident.json: .*No such file"):
         write_bundle(bundle, tmp_path / "missing" / "incident.json")

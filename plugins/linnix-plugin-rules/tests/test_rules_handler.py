@@ -31,6 +31,11 @@ def test_path_names_the_file_of_rules(handler, rules, host):
     assert alert.rule == "storm"
 
 
+def test_how_many_rules_apply_is_a_metric(handler, rules):
+    (metric,) = handler(rules).linnix_metrics()
+    assert (metric.name, metric.value, metric.unit) == ("rules_active", 1, "{rule}")
+
+
 def test_without_a_path_the_shipped_rules_apply(handler, host):
     host.forks(host.seen("bash"), 300)
     (alert,) = handler().linnix_handle(host.records)

@@ -119,18 +119,13 @@ def explain(
 
 
 def _write(document: Any, file: str) -> None:
-    from linnix_core import dump_bundle, load_bundle, write_bundle
+    from linnix_core import load_bundle, write_bundle
 
     try:
         bundle = load_bundle(json.dumps(document))
     except ValueError as error:
         raise LinnixError(f"the agent's bundle cannot be read: {error}") from None
-    path = Path(file)
-    if path.exists() and not path.is_file():
-        # A pipe or a device is written to; a file in its place would be the end of it.
-        path.write_bytes(dump_bundle(bundle))
-    else:
-        write_bundle(bundle, path.resolve())
+    write_bundle(bundle, Path(file))
 
 
 def _explained_again(agent: Agent, path: str) -> dict[str, Any]:

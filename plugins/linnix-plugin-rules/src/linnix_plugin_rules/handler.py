@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import attrs
 
-from linnix_core import Alert, Batch, Context, Health, PluginUnavailable, hookimpl
+from linnix_core import Alert, Batch, Context, Health, Metric, PluginUnavailable, hookimpl
 from linnix_plugin_rules.engine import Engine
 from linnix_plugin_rules.rulefile import RuleFile, RuleFileError, read_rules
 
@@ -98,6 +98,11 @@ class RulesHandler:
         if trouble := self._trouble:
             return Health("degraded", f"the rules as they were go on: {trouble}", tuple(limits))
         return Health(limits=tuple(limits))
+
+    @hookimpl
+    def linnix_metrics(self) -> list[Metric]:
+        """How many rules apply."""
+        return [Metric("rules_active", len(self._file.rules), "{rule}", help="Rules that apply")]
 
     # --- inside -----------------------------------------------------------------------
 

@@ -499,7 +499,7 @@ class IoRate(_Use):
         return {"both": "io", "read": "read", "write": "written"}[self.direction]
 
     def _describe(self, amount: float) -> str:
-        waiting = ", while other work waits for it," if self.waiting_pct else ""
+        waiting = " while other work waits for it" if self.waiting_pct else ""
         return f"storage: {amount / MEGABYTE:.0f} MB/s{waiting}, above {self.threshold:g} MB/s"
 
 
