@@ -112,6 +112,7 @@ def _collect_rarely() -> None:
     as often as Python does by default would walk over the whole process table several times
     a second (a tenth of the cost of an event).
     """
+    gc.collect()  # what imports left behind: each class with slots was another one before
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
