@@ -6,6 +6,7 @@ for success.
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from linnix_core import PluginUnavailable, Secret
 from linnix_core.testing.secrets import QuotingRule, commands_with_secrets, leaked
 from linnix_core.testing.waiting import eventually
-from linnix_plugin_apprise import AppriseConfig, AppriseHandler, body_of, escaped
+from linnix_plugin_apprise import AppriseConfig, AppriseHandler, body_of, escaped, sink
 from linnix_plugin_notify import Route, delivery
 from linnix_plugin_notify.testing import (
     HOSTILE,
@@ -107,6 +108,28 @@ def test_it_is_told_at_least_once_and_what_may_be_there_twice_is_counted(
     handler.linnix_incident(story()[0])
     eventually(lambda: handler._delivery.counts["delivered_opened"])
     assert 1 <= len(service.messages) <= 1 + handler._delivery.counts["possible_duplicates"]
+
+
+def test_an_address_that_hangs_keeps_no_other_from_being_told_and_nothing_from_ending(
+    start, service, soon, monkeypatch
+):
+    asked, accept, before = [], service.accept, set(threading.enumerate())
+
+    def hang_at_a(request):
+        asked.append(request.path)
+        if request.path == "/a":
+            service.release.wait()
+        return accept(request)
+
+    monkeypatch.setattr(service, "accept", hang_at_a)
+    monkeypatch.setattr(sink, "_PATIENCE", 0.0001)
+    urls = (Secret(service.address("a")), Secret(service.address("b")))
+    handler = start(urls=urls, timeout=3600.0)
+    handler.linnix_incident(story()[0])
+    eventually(lambda: "/b" in asked and handler._delivery.counts["failures"] >= 3)
+    assert asked.count("/a") <= 1  # it is left alone
+    # The interpreter waits for those that are no daemons.
+    assert [t for t in set(threading.enumerate()) - before if not t.daemon] == []
 
 
 def test_who_had_the_message_does_not_get_it_again_with_the_others(start, service, soon):

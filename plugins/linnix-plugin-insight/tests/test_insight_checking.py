@@ -185,6 +185,15 @@ def test_repair_writes_what_it_could_mend_and_tells_the_rest(linnix, write, docu
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
 
 
+def test_what_is_written_is_right_also_where_a_name_was_used_twice(
+    linnix, write, document, tmp_path
+):
+    path, out = write([document, document]), tmp_path / "out.jsonl"
+    said = linnix("repair", path, "-o", out, code=1)
+    assert f"{path}:2: $.id: {document['id']} is the name of {path}:1, too" in said.err
+    assert linnix("validate", out).out == "1 examples, 0 mistakes\n"
+
+
 def test_repair_may_write_over_what_it_reads(linnix, write, document):
     document["answer"]["confidence"] = 0.6
     path = write([document])

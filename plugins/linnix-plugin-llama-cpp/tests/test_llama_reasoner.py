@@ -264,6 +264,14 @@ def test_a_model_that_wants_more_memory_than_it_may_have_is_not_loaded(make_reas
         make_reasoner(memory=50_000_000).linnix_reason(about("cpu_spin"))
 
 
+@pytest.mark.parametrize("memory", [None, 1 << 40])
+def test_what_could_help_depends_on_whether_memory_is_bounded(make_reasoner, stand_in, memory):
+    stand_in("""print('{"failed": "std::bad_alloc"}', flush=True)""")
+    with pytest.raises(LinnixError, match="cannot be loaded: std::bad_alloc") as caught:
+        make_reasoner(memory=memory).linnix_reason(about("cpu_spin"))
+    assert ("more than memory allows" in caught.value.hint) == (memory is not None)
+
+
 # --- what it says of itself ---------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from linnix_plugin_notify.commands import notify
 PLUGIN = '''
 from pathlib import Path
 import attrs
+from linnix_core import PluginUnavailable
 from linnix_plugin_notify import NotNow, NotifyConfig, NotifyHandler
 
 @attrs.frozen(kw_only=True)
@@ -35,6 +36,8 @@ class FileHandler(NotifyHandler):
     Config = FileConfig
     @classmethod
     def open_sink(cls, config, logger):
+        if not config.file:
+            raise PluginUnavailable("it leads nowhere", hint="set file")
         return FileSink(config.file)
     @classmethod
     def default_target(cls, config):
@@ -108,6 +111,17 @@ def test_test_says_what_went_wrong(config):
     assert (said.output, said.exit_code) == ("tofile broken: FAILED: it is broken (mend it)\n", 1)
     (result,) = json.loads(run("test", "--json", "-c", config(broken)).output)
     assert result["error"] == "it is broken (mend it)"
+
+
+def test_one_that_cannot_be_opened_keeps_no_other_from_being_tested(config):
+    with open(file := config(), "a") as out:
+        out.write('[handlers.aside]\nplugin = "tofile"\n')
+    said = run("test", "-c", file)
+    assert said.exit_code == 1
+    assert said.output.splitlines() == [
+        "tofile default: sent",
+        "aside: FAILED: it leads nowhere (set file)",
+    ]
 
 
 def test_who_is_not_there_cannot_be_tested(config):

@@ -228,6 +228,59 @@ def test_what_nobody_could_be_told_of_is_dropped_one_day():
     assert book.lost["too_old"] == 1
 
 
+@pytest.mark.parametrize("worse", [False, True])
+def test_nobody_hears_that_it_is_back_who_has_not_heard_that_it_was_over(worse):
+    book = make_book(resolve_after_ns=900, update_every_ns=60)
+    opened, got_worse, closed = story()
+    page = book.take(opened, 1)
+    message, _ = book.begin(page)
+    book.told(page, message, {}, 2)
+    book.take(closed, 3)
+    book.take(got_worse if worse else attrs.evolve(opened, change="updated", reopened=1), 4)
+    assert book.next_due(5, {})[0] is (page if worse else None)  # newer numbers can wait
+    assert worse or book.next_due(62, {})[0] is page
+    assert book.begin(page)[0].change == ("worse" if worse else "updated")
+
+
+def test_what_was_told_is_no_news_when_it_comes_back():
+    book = make_book(resolve_after_ns=900)
+    opened, _, closed = story()
+    for notice in (opened, closed):
+        book.take(notice, 0)
+    assert tell_all(book, 1) == [("opened", False)]
+    book.take(attrs.evolve(opened, change="updated", reopened=1), 2)
+    assert tell_all(book, 3) == [("updated", False)]
+
+
+def test_an_end_that_surely_did_not_arrive_is_not_followed_by_that_it_is_back():
+    book = make_book()
+    opened, _, closed = story()
+    page = book.take(opened, 1)
+    book.told(page, book.begin(page)[0], {}, 2)
+    book.take(closed, 3)
+    end, _ = book.begin(page)
+    book.take(attrs.evolve(opened, change="updated", reopened=1), 4)
+    book.failed(page, end, sure=True, receipt=None, now_ns=5)
+    assert book.begin(page)[0].change == "updated"
+
+
+def test_who_may_have_heard_that_it_was_back_hears_that_it_is_over():
+    book = make_book(resolve_after_ns=900)
+    opened, _, closed = story()
+    back = attrs.evolve(opened, change="updated", reopened=1)
+    for now, notice in enumerate((opened, closed)):
+        book.take(notice, now)
+        tell_all(book, now + 900)
+    page = book.take(back, 1000)
+    message, _ = book.begin(page)
+    book.failed(page, message, sure=False, receipt=None, now_ns=1001)
+    book.take(attrs.evolve(closed, reopened=1), 1002)
+    book.forget(HOUR_NS)
+    assert tell_all(book, 1003) == []
+    assert tell_all(book, 1902) == [("resolved", True)]
+    assert page.done
+
+
 # --- routes -------------------------------------------------------------------------------
 
 

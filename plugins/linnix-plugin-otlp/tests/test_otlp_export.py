@@ -219,6 +219,17 @@ def test_a_collector_that_an_unknown_authority_vouches_for_gets_nothing(
     assert tls_collector.logs() == []
 
 
+@pytest.mark.parametrize("signal", ["", "LOGS_", "METRICS_"])
+def test_an_environment_that_names_no_address_is_said_before_the_start(
+    make_handler, monkeypatch, signal
+):
+    name = f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT"
+    monkeypatch.setenv(name, "u:hunter2@localhost:4318")
+    with pytest.raises(PluginUnavailable, match=f"{name} does not begin with http") as raised:
+        make_handler()
+    assert "hunter2" not in str(raised.value)
+
+
 def test_a_certificate_that_cannot_be_read_is_said_before_the_start(make_handler, tmp_path):
     with pytest.raises(PluginUnavailable, match=r"ca_file cannot be read: .*/none.pem"):
         make_handler(endpoint="https://localhost:1", ca_file=tmp_path / "none.pem")
@@ -298,12 +309,15 @@ def test_what_a_collector_takes_only_in_part_is_counted(any_collector, make_hand
     any_collector.answers.append(("partial", 2, "too\nold"))
     handler = make_handler(any_collector)
     handler.linnix_handle(make_events(5))
-    eventually(lambda: counters(handler)["otlp_lost_records"] == 2)
-    assert counters(handler)["otlp_exported_records"] == 3
+    eventually(lambda: counters(handler)["otlp_exported_records"] == 3)
+    assert counters(handler)["otlp_lost_records"] == 2
     assert "refused 2 of 5: too\\x0aold" in handler.linnix_health().reason
-    with pytest.raises(RecordsLost) as lost:
+    # Whatever has gone well since: what was lost keeps its reason.
+    handler.linnix_handle(make_events(1))
+    eventually(lambda: counters(handler)["otlp_exported_records"] == 4)
+    with pytest.raises(RecordsLost, match="refused 2 of 5") as lost:
         handler.linnix_flush()
-    assert lost.value.count == 2
+    assert (lost.value.count, lost.value.why) == (2, "refused")
 
 
 def test_the_oldest_go_when_the_queue_is_full(any_collector, make_handler, make_events, attributes):
@@ -508,7 +522,7 @@ def test_only_the_largest_processes_have_series(collector, make_handler):
         ({"endpoint": "http://u:hunter2@h:1"}, "use headers"),
         ({"headers": {"a b": Secret("x")}}, "'a b' is no name of a header"),
         ({"headers": {"a": Secret("x\r\ny: z")}}, "headers: the value of a is no printable"),
-        ({"client_key": "/k"}, "client_certificate and client_key belong together"),
+        ({"client_key": "/k"}, "client_certificate goes with client_key"),
         ({"timeout": 0}, "timeout must be at least 0.1"),
         ({"delay": 0}, "delay must be at least 0.01"),
         ({"batch_size": 0}, "batch_size must be at least 1"),

@@ -4,6 +4,7 @@ import json
 import time
 from urllib.parse import unquote_plus
 
+import attrs
 import pytest
 
 from linnix_core import PluginUnavailable, Secret
@@ -49,7 +50,7 @@ def test_the_bot_changes_its_message_and_tells_the_thread_what_is_news(start, sl
 
 
 def test_a_webhook_sends_two_messages(start, slack):
-    handler = start(webhook_url=Secret(f"{slack.url}/services/T/B/x"))
+    handler = start(webhook_url=Secret(f"{slack.url}/services/T/B/x"), resolve_after=0.0)
     opened, worse, closed = story()
     handler.linnix_incident(opened)
     assert slack.wait_for(1)
@@ -57,6 +58,27 @@ def test_a_webhook_sends_two_messages(start, slack):
     handler.linnix_incident(closed)
     assert slack.wait_for(2)
     assert [title_of(m).split()[0] for m in slack.messages] == ["HIGH", "RESOLVED"]
+
+
+def test_what_comes_and_goes_is_told_once_where_no_message_can_be_changed(start, slack):
+    handler = start(webhook_url=Secret(f"{slack.url}/services/T/B/x"))
+    opened, worse, closed = story()
+    handler.linnix_incident(opened)
+    eventually(lambda: handler._delivery.counts["delivered_opened"])
+    for _ in range(3):
+        handler.linnix_incident(closed)
+        handler.linnix_incident(worse)
+    # A page of its own shows that everything before it was looked at.
+    other = attrs.evolve(opened, id="9f2c-i2", fingerprint="another")
+    handler.linnix_incident(other)
+    eventually(lambda: handler._delivery.counts["delivered_opened"] == 2)
+    assert [title_of(message).split()[0] for message in slack.messages] == ["HIGH", "HIGH"]
+
+
+def test_what_is_over_is_told_at_once_only_where_the_message_changes():
+    webhook = SlackConfig(webhook_url=Secret("https://hooks.example/x"))
+    bot = SlackConfig(bot_token=Secret("x"), channel=CHANNEL)
+    assert (webhook.resolve_after, bot.resolve_after) == (900, 0)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +142,7 @@ def test_slack_is_left_alone_for_as_long_as_it_asks(start, slack):
     handler = start()
     handler.linnix_incident(story()[0])
     eventually(handler.linnix_health, lambda health: health.status == "degraded")
+    assert handler.linnix_health().reason.startswith("Slack answered 429;")
     assert handler._delivery._trouble[CHANNEL].until_ns - time.time_ns() > 1700 * 10**9
     assert len(slack.requests) == 1
 
@@ -129,6 +152,16 @@ def test_a_wrong_token_is_shown_with_what_to_do(start, slack):
     handler.linnix_incident(story()[0])
     eventually(handler.linnix_health, lambda health: health.status == "degraded")
     assert "invalid_auth (give bot_token" in handler.linnix_health().reason
+
+
+def test_a_page_in_place_of_an_answer_is_not_quoted(start, slack, monkeypatch):
+    page = b"\xff<html>Welcome to the hotel</html>"
+    monkeypatch.setattr(slack, "accept", lambda _: (200, {"content-type": "text/html"}, page))
+    handler = start()
+    handler.linnix_incident(story()[0])
+    eventually(handler.linnix_health, lambda health: health.status == "degraded")
+    assert handler.linnix_health().reason.startswith("Slack's answer is none")
+    assert "hotel" not in handler.linnix_health().reason
 
 
 def test_a_message_that_somebody_deleted_is_not_sent_again(start, slack):
@@ -206,7 +239,7 @@ def test_killed_between_any_two_steps_the_bot_finds_its_message_again(slack, tmp
 
 
 def test_killed_between_any_two_steps_a_webhook_loses_nothing(slack, tmp_path):
-    options = {"webhook_url": f"{slack.url}/services/T/B/x"}
+    options = {"webhook_url": f"{slack.url}/services/T/B/x", "resolve_after": 0}
     for _, names in kill_everywhere("linnix_plugin_slack:SlackHandler", options, tmp_path):
         words = [title_of(message).split()[0] for message in slack.messages]
         slack.messages.clear()

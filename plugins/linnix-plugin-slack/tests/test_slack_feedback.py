@@ -201,9 +201,10 @@ class SocketServer:
 
 def test_a_click_arrives_through_socket_mode(start, slack, linnix_context, heard):
     server = SocketServer()
-    asked = []
+    asked, seen = [], threading.Event()
 
     def open_connection(request):
+        assert seen.wait(60)
         asked.append(request.headers.get("Authorization"))
         body = json.dumps({"ok": True, "url": server.url}).encode()
         return 200, {"content-type": "application/json"}, body
@@ -217,6 +218,7 @@ def test_a_click_arrives_through_socket_mode(start, slack, linnix_context, heard
 
     handler = start(context=linnix_context(feedback=hear), app_token=Secret("xapp-test"))
     assert handler.linnix_health().limits
+    seen.set()
     assert said.wait(60)
     assert server.acknowledged.wait(60)
     assert server.answer["envelope_id"] == "e1"
@@ -230,3 +232,4 @@ def test_who_cannot_listen_says_so(start, slack):
     handler = start(app_token=Secret("xapp-test"))
     health = eventually(handler.linnix_health, lambda health: "cannot listen" in str(health.limits))
     assert health.status == "ok"
+    assert "invalid_auth (give app_token an app-level token" in str(health.limits)

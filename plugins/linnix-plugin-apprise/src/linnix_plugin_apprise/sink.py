@@ -8,8 +8,10 @@ characters that any of them does are replaced by others that look alike.
 from __future__ import annotations
 
 import hashlib
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -17,6 +19,9 @@ from linnix_core import PluginUnavailable
 from linnix_plugin_notify import Message, NotNow, Receipt, sections
 
 __all__ = ["AppriseSink", "body_of", "escaped"]
+
+#: Timeouts for which a service is waited for: some take several requests for one message.
+_PATIENCE = 6
 
 #: Mentions, links, HTML, entities, emphasis, code, tables, spoilers and headings, by what looks
 #: alike: mostly the full-width forms of the same characters (U+FF00 to U+FF5E).
@@ -55,6 +60,8 @@ class AppriseSink:
 
     def __init__(self, groups: Mapping[str, Sequence[str]], *, timeout_s: float) -> None:
         self._groups: dict[str, dict[str, Any]] = {}
+        self._patience_s = _PATIENCE * timeout_s
+        self._sent: dict[str, Future[bool]] = {}
         with warnings.catch_warnings():
             # It tries the libraries of every service that it knows, also those of nobody here.
             warnings.simplefilter("ignore")
@@ -63,10 +70,13 @@ class AppriseSink:
     def _open(self, groups: Mapping[str, Sequence[str]], timeout_s: float) -> None:
         import apprise
 
+        # Its own bound on a service takes threads for which the interpreter waits at its end,
+        # however long the service hangs.
+        asset = apprise.AppriseAsset(service_timeout=0)
         for name, urls in groups.items():
             services: dict[str, Any] = {}
             for number, url in enumerate(urls):
-                one = apprise.Apprise()
+                one = apprise.Apprise(asset=asset)
                 if not one.add(_patient(url, timeout_s)):
                     raise PluginUnavailable(
                         f"Apprise knows no service for address {number + 1} of "
@@ -87,7 +97,7 @@ class AppriseSink:
         for mark, service in services.items():
             if had.get(mark, 0) >= message.version:
                 continue
-            if self._send(service, message):
+            if self._send(mark, service, message):
                 had[mark] = message.version
             else:
                 failed.append(service[0].service_name)
@@ -99,17 +109,34 @@ class AppriseSink:
     def close(self) -> None:
         """Nothing is kept open between two messages."""
 
-    @staticmethod
-    def _send(service: Any, message: Message) -> bool:
-        kind = "failure" if message.open else "success"
-        return bool(
-            service.notify(
-                title=escaped(message.title),
-                body=body_of(message),
-                notify_type="info" if message.change == "test" else kind,
-                body_format="text",
-            )
+    def _send(self, mark: str, service: Any, message: Message) -> bool:
+        """Whether the service took it. One that does not end is left alone until it does."""
+        before = self._sent.get(mark)
+        if before is not None and not before.done():
+            return False
+        sent = self._sent[mark] = Future()
+        threading.Thread(
+            target=_notify, args=(sent, service, message), name="linnix-apprise", daemon=True
+        ).start()
+        try:
+            return sent.result(self._patience_s)
+        except TimeoutError:
+            return False
+
+
+def _notify(sent: Future[bool], service: Any, message: Message) -> None:
+    kind = "failure" if message.open else "success"
+    try:
+        taken = service.notify(
+            title=escaped(message.title),
+            body=body_of(message),
+            notify_type="info" if message.change == "test" else kind,
+            body_format="text",
         )
+    except BaseException as error:  # noqa: BLE001 - whoever waits raises it
+        sent.set_exception(error)
+    else:
+        sent.set_result(bool(taken))
 
 
 def _patient(url: str, timeout_s: float) -> str:

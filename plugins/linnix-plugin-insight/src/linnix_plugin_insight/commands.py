@@ -176,12 +176,18 @@ def _examples(files: Sequence[Path], mistakes: _Mistakes) -> Iterator[tuple[Line
             except BadExample as error:
                 mistakes.add(line, error.place, error.reason)
                 continue
-            if example.id in names:
-                mistakes.add(line, "$.id", f"{example.id} is the name of {names[example.id]}, too")
-                continue
-            _bound(len(names))
-            names[example.id] = line.place
-            yield line, example
+            if _is_new(example.id, line, names, mistakes):
+                yield line, example
+
+
+def _is_new(name: str, line: Line, names: dict[str, str], mistakes: _Mistakes) -> bool:
+    """Whether an example has a name of its own, which is noted; otherwise that is a mistake."""
+    if name in names:
+        mistakes.add(line, "$.id", f"{name} is the name of {names[name]}, too")
+        return False
+    _bound(len(names))
+    names[name] = line.place
+    return True
 
 
 def _bound(count: int) -> None:
@@ -215,7 +221,8 @@ def repair(file: Path, output: Path) -> None:
     from linnix_plugin_insight.repairing import repair as mend
 
     mistakes = _Mistakes()
-    written = mended = 0
+    names: dict[str, str] = {}
+    mended = 0
     with writing(output) as out:
         for line in lines_of(file):
             if line.data is None:
@@ -226,12 +233,13 @@ def repair(file: Path, output: Path) -> None:
             except BadExample as error:
                 mistakes.add(line, error.place, error.reason)
                 continue
+            if not _is_new(result.name, line, names, mistakes):
+                continue
             for note in result.notes:
                 _say(f"{line.place}: {note}")
             out.write(f"{result.line}\n")
-            written += 1
             mended += bool(result.notes)
-    _say(f"{written} examples, {mended} of them mended; {mistakes.count} lines left out")
+    _say(f"{len(names)} examples, {mended} of them mended; {mistakes.count} lines left out")
     if mistakes.count:
         raise SystemExit(1)
 

@@ -43,9 +43,10 @@ _ID = re.compile(r"[\w.:+-]{1,120}", re.ASCII)
 
 @attrs.frozen
 class Mended:
-    """A line that is an example, and what was done to it: nothing, where it was one."""
+    """A line that is an example, its name, and what was done to it: nothing, where it was one."""
 
     line: str
+    name: str
     notes: tuple[str, ...]
 
 
@@ -55,11 +56,11 @@ def repair(line: bytes) -> Mended:
     Never made up: an incident, a true class, who did it, which facts were cited.
     """
     try:
-        load_example(line)
+        example = load_example(line)
     except BadExample:
         pass
     else:
-        return Mended(line.decode(), ())
+        return Mended(line.decode(), example.id, ())
     notes: list[str] = []
     document = _parsed(line, notes)
     _take_out(document, "$", notes)
@@ -81,8 +82,8 @@ def repair(line: bytes) -> Mended:
         notes.append("$.insight: written anew from the answer")
     document["insight"] = insight
     mended = json.dumps(document, allow_nan=False)
-    load_example(mended)  # which says what is still wrong
-    return Mended(mended, tuple(notes))
+    example = load_example(mended)  # which says what is still wrong
+    return Mended(mended, example.id, tuple(notes))
 
 
 # --- the line -------------------------------------------------------------------------

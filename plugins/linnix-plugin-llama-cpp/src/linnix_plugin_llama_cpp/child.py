@@ -89,6 +89,7 @@ class Child:
             os.set_blocking(pipe.fileno(), False)
         self._began = time.monotonic()
         self._ended = False
+        self._bounded = settings.get("memory") is not None
         self._heard = b""
         self._said_aside = b""
         #: What the model is, as soon as it is loaded.
@@ -145,10 +146,10 @@ class Child:
                 self.end()
             raise TooLate("the model is still being loaded") from None
         if not isinstance(said.get("loaded"), dict):
-            raise NotLoaded(
-                f"the model cannot be loaded: {_shown(said.get('failed'))}",
-                hint="the file may be incomplete, or too new for this llama-cpp-python",
-            )
+            hint = "the file may be incomplete, or too new for this llama-cpp-python"
+            if self._bounded:
+                hint = f"it may need more than memory allows, or {hint}"
+            raise NotLoaded(f"the model cannot be loaded: {_shown(said.get('failed'))}", hint=hint)
         self.about = said["loaded"]
 
     # --- lines ------------------------------------------------------------------------

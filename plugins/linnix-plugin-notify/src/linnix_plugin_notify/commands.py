@@ -112,7 +112,11 @@ def _send(found: _Configured) -> Iterator[dict[str, str | None]]:
         found.target(route) for route in found.config.all_routes() if route.tell
     )
     logger = logging.getLogger(f"linnix.handlers.{found.name}")
-    sink = found.cls.open_sink(found.config, logger)
+    try:
+        sink = found.cls.open_sink(found.config, logger)
+    except LinnixError as raised:  # the others can be tried all the same
+        yield {"component": found.name, "to": "", "error": _said(raised)}
+        return
     try:
         for to in targets:
             message = test_message(
@@ -124,10 +128,14 @@ def _send(found: _Configured) -> Iterator[dict[str, str | None]]:
             try:
                 sink.deliver(message, to, {}, again=False)
             except LinnixError as raised:
-                error = str(raised) if raised.hint is None else f"{raised} ({raised.hint})"
+                error = _said(raised)
             yield {"component": found.name, "to": to, "error": error}
     finally:
         sink.close()
+
+
+def _said(error: LinnixError) -> str:
+    return str(error) if error.hint is None else f"{error} ({error.hint})"
 
 
 def _configured(file: str | None) -> list[_Configured]:

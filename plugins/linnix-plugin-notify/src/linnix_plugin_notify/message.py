@@ -111,7 +111,7 @@ def message_of(incident: Incident, key: str, *, paged_ns: int = 0) -> Message:
         class_=incident.class_ or "",
         what=printable(incident.summary, MAX_LINE) or thing,
         who=tuple(_who(incident)),
-        facts=tuple(dict.fromkeys(map(_fact, (*incident.peak, *incident.evidence))))[:MAX_LINES],
+        facts=tuple(_facts(incident))[:MAX_LINES],
         actions=_lines(incident.actions),
         alerts=incident.alerts,
         reopened=incident.reopened,
@@ -212,6 +212,14 @@ def _who(incident: Incident) -> Iterator[str]:
     if incident.labels:
         pairs = [f"{key}={value}" for key, value in sorted(incident.labels.items())]
         yield printable("labels " + ", ".join(pairs[:MAX_LINES]), MAX_LINE)
+
+
+def _facts(incident: Incident) -> Iterator[str]:
+    """What was measured last, after what was more than that."""
+    last = tuple(dict.fromkeys(map(_fact, incident.evidence)))
+    peak = dict.fromkeys(map(_fact, incident.peak))
+    yield from (f"{fact} at the peak" for fact in peak if fact not in last)
+    yield from last
 
 
 def _fact(item: Evidence) -> str:

@@ -68,7 +68,7 @@ class Page:
     @property
     def done(self) -> bool:
         """Whether nothing more is to be told unless it comes back."""
-        return not self.message.open and not self.told_open and self.told > 0
+        return not self.message.open and not self.told_open and 0 < self.told >= self.sending
 
 
 def as_dict(page: Page) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class PageBook:
             # Of a page that a new run goes on with: it began when people were told that it did.
             opened_ns=min(before.opened_ns, fresh.opened_ns),
         )
-        self._change(page, message, _news(incident, before))
+        self._change(page, message, _news(incident, page))
         if message.open:
             page.over_ns = 0
         elif before.open:
@@ -251,7 +251,7 @@ class PageBook:
         again = page.sending > page.told
         page.sending = page.version
         self.unsaved.add(page.key)
-        return self._message(page), again
+        return self._message(page, again=again), again
 
     def told(self, page: Page, message: Message, receipt: Receipt, now_ns: int) -> None:
         """The message arrived."""
@@ -262,8 +262,10 @@ class PageBook:
         page.told_open = message.open
         page.receipt = receipt
         page.told = page.sending = message.version
-        if page.told >= page.version and page.message.open != message.open:
-            page.version = page.told + 1
+        if page.told >= page.version:
+            page.news = "updated"
+            if page.message.open != message.open:
+                page.version = page.told + 1
         self.unsaved.add(page.key)
         self._schedule(page, now_ns)
         self._evict()
@@ -281,12 +283,15 @@ class PageBook:
         self.unsaved.add(page.key)
         self._schedule(page, now_ns)
 
-    def _message(self, page: Page) -> Message:
-        change: Change
-        if page.message.open or page.told_open:
-            change = "resolved" if not page.message.open else page.news
-            if page.message.open and not page.told_open:
+    def _message(self, page: Page, *, again: bool) -> Message:
+        if page.message.open or page.told:
+            change = page.news
+            if not page.message.open:
+                change = "resolved"
+            elif not page.told_open:
                 change = "reopened" if page.told else "opened"
+            elif change == "reopened" and not again:
+                change = "updated"  # that it was over has failed to arrive
             return attrs.evolve(page.message, change=change, version=page.version)
         # Over before anybody could be told: first that it was, then that it is over.
         return attrs.evolve(page.message, open=True, change="opened", version=page.version)
@@ -295,7 +300,9 @@ class PageBook:
         """When the page is to be told next; None for never."""
         if not page.told_open:
             if page.told and not page.message.open:
-                return None
+                # Whether they heard that it was back may be unknown.
+                unsure = page.sending > page.told
+                return page.over_ns + self._resolve_after_ns if unsure else None
             if page.first_told_ns or page.sending > page.told:
                 return now_ns
             return self._router.free_ns(page.route, now_ns)
@@ -400,7 +407,10 @@ def _key(incident: Incident) -> str:
     return "linnix-" + hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def _news(incident: Incident, before: Message) -> Change:
-    if incident.reopened > before.reopened or (not before.open and incident.change != "closed"):
+def _news(incident: Incident, page: Page) -> Change:
+    before = page.message
+    back = incident.reopened > before.reopened or (not before.open and incident.change != "closed")
+    # Nobody hears that it is back who has not heard, as far as is known, that it was over.
+    if back and (not page.told_open or page.sending > page.told):
         return "reopened"
     return "worse" if incident.change == "worse" else "updated"

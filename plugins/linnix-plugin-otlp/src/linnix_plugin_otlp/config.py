@@ -139,7 +139,7 @@ class OtlpConfig:
 
     def __attrs_post_init__(self) -> None:
         if (self.client_certificate is None) != (self.client_key is None):
-            raise ValueError("client_certificate and client_key belong together: set both")
+            raise ValueError("client_certificate goes with client_key: set both, or neither")
 
     @property
     def chosen_protocol(self) -> Protocol:

@@ -45,6 +45,7 @@ class OtlpHandler:
     def linnix_start(self) -> None:
         """Look whether everything is there. Nothing is sent yet, and nobody has to answer."""
         _check_installed(self._config)
+        _check_environment(self._config)
         _check_files(self._config)
         # The SDK costs a fifth of a second to import: only those pay who use it.
         from linnix_plugin_otlp.exporters import make_exporters
@@ -91,7 +92,7 @@ class OtlpHandler:
         dropped = self._waiting.put_events(events) if events else 0
         if dropped:
             self._sender.count_lost(dropped, 0)
-            raise RecordsLost(dropped, "queue_full", self._full())
+            raise RecordsLost(dropped, "queue_full", self._sender.full())
 
     @hookimpl
     def linnix_alert(self, alert: Alert) -> None:
@@ -121,10 +122,9 @@ class OtlpHandler:
         if self._context.stop.is_set():
             self._waiting.wake()
             self._waiting.wait_empty(LAST_FLUSH_S)
-        lost = self._sender.lost()
+        lost, why, said = self._sender.lost()
         if lost:
-            why = max(lost, key=lambda each: lost[each])
-            raise RecordsLost(sum(lost.values()), why, self._sender.trouble or self._full())
+            raise RecordsLost(lost, why, said)
 
     @hookimpl
     def linnix_stop(self, deadline: float) -> None:
@@ -184,9 +184,6 @@ class OtlpHandler:
         if dropped := self._waiting.put_notice(notice):
             self._sender.count_lost(0, dropped)
 
-    def _full(self) -> str:
-        return f"{self._config.max_queue} events wait for the Collector already (max_queue)"
-
     def _unencrypted(self) -> bool:
         config = self._config
         return bool(config.headers) and config.endpoint.startswith("http://")
@@ -206,6 +203,20 @@ def _has_grpc_exporter() -> bool:
         return importlib.util.find_spec("opentelemetry.exporter.otlp.proto.grpc") is not None
     except ModuleNotFoundError:
         return False
+
+
+def _check_environment(config: OtlpConfig) -> None:
+    if config.endpoint or config.chosen_protocol == "grpc":  # which takes HOST:PORT, too
+        return
+    for signal in ("", "LOGS_", "METRICS_"):
+        name = f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT"
+        value = os.environ.get(name, "")
+        # It is not shown: there may be a password in it.
+        if value and not value.startswith(("http://", "https://")):
+            raise PluginUnavailable(
+                f"{name} does not begin with http:// or https://",
+                hint="correct it, or set endpoint, such as http://localhost:4318",
+            )
 
 
 def _check_files(config: OtlpConfig) -> None:

@@ -31,7 +31,7 @@ _COMPRESSIONS = {"none": Compression.NoCompression, "gzip": Compression.Gzip, No
 #: Four times as fast as the highest, and hardly larger.
 GZIP_LEVEL = 4
 
-#: Bytes of an answer that are read at most: it says what was refused, and is small.
+#: Bytes of an answer that is looked at: it says what was refused, and is small.
 MAX_ANSWER = 64 * 1024
 
 

@@ -70,6 +70,7 @@ class Sender:
         self._closed = False
         self._lock = threading.Lock()
         self._lost: Counter[str] = Counter()
+        self._said: dict[str, str] = {}
         self._failures = 0
         self._pause_until = 0.0
         self._metrics_due = time.monotonic() + config.metrics_interval
@@ -93,11 +94,20 @@ class Sender:
             self.events_lost += events
             self.notices_lost += notices
 
-    def lost(self) -> Counter[str]:
-        """Events that were lost since the last call in the sending thread, by the reason."""
+    def lost(self) -> tuple[int, str, str]:
+        """How many events the sending thread lost since the last call, and why: code and words.
+
+        Of several reasons it is the one with the most events.
+        """
         with self._lock:
             lost, self._lost = self._lost, Counter()
-            return lost
+        why = max(lost, key=lambda each: lost[each], default="")
+        return sum(lost.values()), why, self._said.get(why, "")
+
+    def full(self) -> str:
+        """Why events are pushed out, in words."""
+        said = f"{self._config.max_queue} events wait for the Collector already (max_queue)"
+        return f"{said}: {self.trouble}" if self.trouble else said
 
     def stop(self, deadline: float) -> None:
         """Send what waits until the monotonic ``deadline``, then give up the rest, counted."""
@@ -158,13 +168,13 @@ class Sender:
         )
         if outcome.again:
             events, notices = self._waiting.back()
-            self._count_lost("queue_full", events, notices)
+            self._count_lost("queue_full", self.full(), events, notices)
             return True
         self._waiting.done()
         events = sum(type(record) is ProcessEvent for record in batch)
         # Which ones were refused is not said: they count as events as long as there are some.
         refused = min(outcome.refused, events)
-        self._count_lost("refused", refused, outcome.refused - refused)
+        self._count_lost("refused", outcome.said, refused, outcome.refused - refused)
         self.exported += len(batch) - outcome.refused
         return True
 
@@ -216,11 +226,12 @@ class Sender:
             self._logger.info("the Collector takes what it gets again")
         self.trouble = said
 
-    def _count_lost(self, why: str, events: int, notices: int) -> None:
-        self.count_lost(events, notices)
+    def _count_lost(self, why: str, said: str, events: int, notices: int) -> None:
         if events:
             with self._lock:
                 self._lost[why] += events
+                self._said[why] = said
+        self.count_lost(events, notices)
 
     def _open(self) -> Exporters | None:
         """The exporters, made on first use; None once they were closed."""

@@ -112,7 +112,7 @@ class SocketListener:
                     client.connect()
                     break
                 except Exception as error:  # noqa: BLE001 - tokens, networks, answers of any sort
-                    said = printable(str(error), 200) or type(error).__name__
+                    said = _words(error)
                     if not self.problem.endswith(said):
                         self._logger.warning("the buttons are without effect: %s", said)
                     self.problem = f"cannot listen to the buttons: {said}"
@@ -185,6 +185,24 @@ async def _answer(send: Send, status: int) -> None:
     headers = [(b"content-length", b"0")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
+
+
+def _words(error: Exception) -> str:
+    """What is wrong in one line: Slack's own word for it, if there is one, and what to do."""
+    answer = getattr(getattr(error, "response", None), "data", None)
+    word = answer.get("error") if isinstance(answer, dict) else None
+    if word in _HINTS:
+        return f"{word} ({_HINTS[word]})"
+    return printable(" ".join(str(word or error).split()), 200) or type(error).__name__
+
+
+_TOKEN = "give app_token an app-level token of your app: xapp-…"  # noqa: S105 - words, no token
+_HINTS = {
+    "invalid_auth": _TOKEN,
+    "not_authed": _TOKEN,
+    "not_allowed_token_type": _TOKEN,
+    "missing_scope": "give the app-level token the scope connections:write",
+}
 
 
 def _quiet(logger: logging.Logger) -> logging.Logger:

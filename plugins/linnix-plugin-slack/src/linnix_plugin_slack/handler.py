@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from linnix_core import Context, Health, Mount, PluginUnavailable, Secret, hookimpl
+from linnix_core import Context, Duration, Health, Mount, PluginUnavailable, Secret, hookimpl
 from linnix_plugin_notify import NotifyConfig, NotifyHandler, Sink
 from linnix_plugin_slack.feedback import FeedbackApp, SocketListener
 from linnix_plugin_slack.sinks import BotSink, WebhookSink
@@ -58,6 +58,16 @@ class SlackConfig(NotifyConfig):
     )
     bot_token: Secret | None = attrs.field(
         default=None, validator=_alone, metadata={"help": "xoxb-…: messages change in place"}
+    )
+    # Whoever was told that it is over would have to be told again, where no message can be changed.
+    resolve_after: Duration = attrs.field(
+        default=attrs.Factory(
+            lambda self: Duration(900.0 if self.bot_token is None else 0.0), takes_self=True
+        ),
+        metadata={
+            "help": "how long an incident must be over before that is told; "
+            "else 0s with bot_token, 15m with a webhook"
+        },
     )
     app_token: Secret | None = attrs.field(
         default=None, metadata={"help": "xapp-…: listen to the buttons through Socket Mode"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.error import URLError
@@ -149,7 +150,7 @@ class BotSink:
             data = getattr(response, "data", None)
             why = data.get("error") if isinstance(data, dict) else None
             raise _failure(status, str(why or ""), getattr(response, "headers", None)) from None
-        except SlackClientError as error:
+        except (SlackClientError, UnicodeDecodeError) as error:
             raise NotNow(f"Slack's answer is none: {_words(error)}") from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _unreachable(error) from None
@@ -205,7 +206,8 @@ def _metadata(message: Message) -> dict[str, Any]:
 
 
 def _failure(status: int, why: str, headers: Mapping[str, Any] | None) -> NotNow | Refused:
-    shown = printable(why, 100)
+    # Slack has a word for what is wrong. Else it is a page, or what slack_sdk says of one.
+    shown = why if _WORD.fullmatch(why) else ""
     said = f"Slack answered {status} {shown}".rstrip()
     if why in _OF_THE_MESSAGE:
         return Refused(said)
@@ -222,6 +224,8 @@ def _failure(status: int, why: str, headers: Mapping[str, Any] | None) -> NotNow
     )
 
 
+_WORD = re.compile(r"[a-z_]{1,100}")
+
 _HINTS = {
     "invalid_auth": "give bot_token the bot token of your app: xoxb-…",
     "not_authed": "give bot_token the bot token of your app: xoxb-…",
@@ -229,6 +233,8 @@ _HINTS = {
     "channel_not_found": "give the id of the channel, and invite the bot to it",
     "not_in_channel": "invite the bot to the channel",
     "is_archived": "choose another channel",
+    "no_service": "the webhook was taken away: make another one",
+    "invalid_token": "the webhook was taken away: make another one",
 }
 
 
