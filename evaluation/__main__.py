@@ -34,7 +34,10 @@ def main() -> None:
 @_ROOT
 @_SPLIT
 @click.option(
-    "--what", type=click.Choice(["all", "incidents", "ordinary"]), default="all", show_default=True
+    "--what",
+    type=click.Choice(["all", "incidents", "mixed", "ordinary"]),
+    default="all",
+    show_default=True,
 )
 @click.option(
     "--minutes",

@@ -32,8 +32,8 @@ class Session:
 def sessions(splits: Sequence[Split], what: str = "all") -> Iterator[Session]:
     """Without end, in one order: incidents, incidents beside ordinary work, ordinary work alone.
 
-    Only those of some splits, and with ``what`` only those with ``incidents`` or ``ordinary``
-    work alone; the others keep their numbers.
+    Only those of some splits, and with ``what`` only those that have ``incidents``, those that are
+    ``mixed``, or those of ``ordinary`` work alone; the others keep their numbers.
     """
     number = 0
     turns: Counter[tuple[Split, bool]] = Counter()
@@ -44,7 +44,7 @@ def sessions(splits: Sequence[Split], what: str = "all") -> Iterator[Session]:
                 number += 1
                 alone = kind == "ordinary"
                 turns[split, alone] += 1
-                if split in splits and what in ("all", "ordinary" if alone else "incidents"):
+                if split in splits and what in ("all", kind, *(() if alone else ("incidents",))):
                     name = f"{number:04}-{kind}-{split}"
                     yield Session(name, _lanes(kind, split, turns[split, alone]))
 
@@ -63,8 +63,12 @@ def _lanes(kind: str, split: Split, number: int) -> tuple[tuple[Case, ...], ...]
     )
     memory = tuple((_case("oom_risk", split, 3 * number + n),) for n in range(3))
     if kind == "mixed":
-        beside = tuple(_case(None, split, 7000 + 2 * number + n) for n in range(2))
-        return first, *memory, beside
+        # Ordinary work all the while, so that both get their share of every hour.
+        beside = tuple(
+            tuple(_case(None, split, 7000 + 6 * number + 3 * lane + n) for n in range(3))
+            for lane in range(2)
+        )
+        return first, *memory, *beside
     return first, *memory
 
 
