@@ -65,7 +65,7 @@ def _lanes(kind: str, split: Split, number: int) -> tuple[tuple[Case, ...], ...]
     if kind == "mixed":
         # Ordinary work all the while, so that both get their share of every hour.
         beside = tuple(
-            tuple(_case(None, split, 7000 + 6 * number + 3 * lane + n) for n in range(3))
+            tuple(_case(None, split, 7000 + 8 * number + 4 * lane + n) for n in range(4))
             for lane in range(2)
         )
         return first, *memory, *beside
