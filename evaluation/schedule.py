@@ -61,7 +61,8 @@ def _lanes(kind: str, split: Split, number: int) -> tuple[tuple[Case, ...], ...]
         _case(sudden[n % len(sudden)], split, n // len(sudden))
         for n in range(SUDDEN * number, SUDDEN * (number + 1))
     )
-    memory = tuple((_case("oom_risk", split, 3 * number + n),) for n in range(3))
+    # One more than there are, so that each session begins at another family.
+    memory = tuple((_case("oom_risk", split, 4 * number + n),) for n in range(3))
     if kind == "mixed":
         # Ordinary work all the while, so that both get their share of every hour.
         beside = tuple(
