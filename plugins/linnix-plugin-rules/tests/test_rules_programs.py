@@ -63,6 +63,55 @@ def test_a_job_that_was_polled_lasted_as_long_as_the_poll_says(host, alerts_of):
     assert alerts_of(FLOOD + "}", host.records) == []
 
 
+def run(host, parent, comm, *args):
+    job = host.fork(parent)
+    host.exec(job, comm, *args)
+    host.wait(0.03)
+    host.exit(job)
+    host.wait(0.03)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fires"),
+    [
+        (lambda n: [], True),
+        (lambda n: [str(n)], False),
+        (lambda n: [str(n % 3)], True),  # a few commands, again and again
+        (lambda n: [str(n) if n % 2 else "again"], False),
+    ],
+)
+@pytest.mark.parametrize("scope", ["exe", "host", "process", "subtree"])
+def test_repeated_pct_leaves_out_work_that_gets_on(host, alerts_of, scope, arguments, fires):
+    script = host.seen("script")
+    for n in range(60):
+        run(host, script, "tool", *arguments(n))
+    text = f"{FLOOD}, scope: {scope}, repeated_pct: 75}}"
+    assert bool(alerts_of(text, host.records)) is fires
+    assert alerts_of(f"{FLOOD}, scope: {scope}}}", host.records)
+
+
+def test_what_many_start_once_each_is_not_repeated(host, alerts_of):
+    script = host.seen("script")
+    for n in range(60):
+        commit = host.fork(script)
+        host.exec(commit, "git", "commit", str(n))
+        run(host, commit, "maintenance", "run", "--auto")
+        host.exit(commit)
+    assert alerts_of(FLOOD + ", scope: exe, repeated_pct: 75}", host.records) == []
+
+
+def test_a_flood_that_begins_among_work_that_gets_on_is_noticed(host, alerts_of):
+    script, loop = host.seen("script"), host.seen("loop")
+    for n in range(60):
+        run(host, script, "tool", str(n))
+    before = len(host.records)
+    for _ in range(120):
+        run(host, loop, "tool")
+    (alert,) = alerts_of(FLOOD + ", scope: exe, repeated_pct: 75}", host.records)
+    assert alert.subject.key == loop.key
+    assert alert.ts_ns > host.records[before].ts_ns
+
+
 def test_with_the_scope_exe_jobs_of_different_programs_do_not_add_up(host, alerts_of):
     bash = host.seen("bash")
     for n in range(19):

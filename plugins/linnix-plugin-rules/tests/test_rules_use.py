@@ -248,6 +248,17 @@ def test_it_is_the_waiting_of_the_whole_duration_that_counts(host, alerts_of):
     assert not alerts_of(rule("io_rate", threshold=4, duration=4, waiting_pct=40), host.records)
 
 
+@pytest.mark.parametrize(("others", "fires"), [(0, True), (40, True), (60, False)])
+def test_who_moves_too_small_a_share_is_not_to_blame(host, alerts_of, others, fires):
+    writer, busier = host.seen("writer"), host.seen("busier")
+    for _ in range(8):
+        host.wait(1)
+        host.sample(writer, interval=1, write_bytes=5 * MB)
+        host.sample(busier, interval=1, write_bytes=others * MB)
+    found = alerts_of(rule("io_rate", threshold=4, duration=4, share_pct=10), host.records)
+    assert ("writer" in who(found)) is fires
+
+
 # --- steady ---------------------------------------------------------------------------
 
 
@@ -278,7 +289,7 @@ def test_steady_leaves_out_who_gets_something_done(host, alerts_of, grows, more,
         (25, 74, True),
         (40, 0, False),  # it could have more
         (30, 40, False),
-        (19, 80, False),  # too little to be told of
+        (14, 85, False),  # too little to be told of
         (45, None, False),  # how long it waits is not known
         (99, None, True),
     ],
@@ -296,6 +307,18 @@ def test_steady_counts_what_it_would_use_if_it_got_it(host, alerts_of, used, wai
         assert (cpu, delay) == (
             Evidence("cpu", used, "%"), Evidence("cpu_delay", waited or 0, "%")
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(("read", "fires"), [(0, True), (4 * MB, True), (40 * MB, False)])
+def test_steady_allows_for_the_time_that_it_takes_to_work_on_what_was_read(
+    host, alerts_of, read, fires
+):
+    xz = host.seen("xz")
+    for n in range(12):
+        host.wait(1)
+        host.sample(xz, cpu=99, rss=MB, interval=1, read_offset_bytes=0 if n else read)
+    text = rule("subtree_cpu_pct", threshold=80, duration=5, steady="true")
+    assert bool(alerts_of(text, host.records)) is fires
 
 
 def test_what_waits_for_a_cpu_uses_none_unless_it_is_steady(host, alerts_of):
@@ -360,6 +383,14 @@ def test_growth_has_to_last_through_the_window(host, alerts_of, amounts, fires):
 def test_within_seconds_is_when_the_limit_is_reached(host, alerts_of, within, fires):
     grow(host, "java", [100 + 2 * n for n in range(20)])
     text = rule("rss_growth", **LEAK, limit_mb=300, within_seconds=within)
+    assert bool(alerts_of(text, host.records)) is fires
+
+
+@pytest.mark.parametrize(("used", "fires"), [(20, True), (40, True), (60, False)])
+def test_used_pct_is_what_has_to_be_used_of_the_limit(host, alerts_of, used, fires):
+    limit(host, "/app", 100)
+    grow(host, "leaky", [20 + n for n in range(30)], "/app")
+    text = rule("rss_growth", **LEAK, within_seconds=100, used_pct=used)
     assert bool(alerts_of(text, host.records)) is fires
 
 

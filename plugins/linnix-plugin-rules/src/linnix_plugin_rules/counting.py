@@ -136,10 +136,20 @@ class CountDetector(Detector):
         return min(events, risen_in), until_ns
 
     def look(self, window: EventWindow, now_ns: int) -> Finding | None:
-        """Judge the window after its latest event, when its total has reached the limit."""
-        if self.scope == "host":
-            return self._look_host(window, now_ns)
-        return self._look_group(window, now_ns)
+        """Judge the window after its latest event, when its total has reached the limit.
+
+        What is as many but not of that kind is left alone for a moment.
+        """
+        look = self._look_host if self.scope == "host" else self._look_group
+        finding = look(window, now_ns)
+        if finding is None or self._is_kind(window, finding.process, now_ns):
+            return finding
+        self.rest(window, now_ns + LOOK_EVERY_NS)
+        return None
+
+    def _is_kind(self, window: EventWindow, top: Process | None, now_ns: int) -> bool:
+        """Whether what happened is of the kind that the rule means, as far as can be told."""
+        return True
 
     def rest(self, window: EventWindow, until_ns: int) -> None:
         """Nobody wants to hear of the latest finding again until then."""
@@ -235,15 +245,7 @@ class ForkDetector(CountDetector):
             return None
         return "exec" if self.counts == "bare" else "exit"
 
-    def look(self, window: EventWindow, now_ns: int) -> Finding | None:
-        """Judge the window; a script that also runs programs is left alone for a moment."""
-        finding = super().look(window, now_ns)
-        if finding is None or self._is_bare(window, finding.process, now_ns):
-            return finding
-        self.rest(window, now_ns + LOOK_EVERY_NS)
-        return None
-
-    def _is_bare(self, window: EventWindow, top: Process | None, now_ns: int) -> bool:
+    def _is_kind(self, window: EventWindow, top: Process | None, now_ns: int) -> bool:
         if not self.bare_pct or top is None:
             return True
         counts = window.counts_below(top)
@@ -366,7 +368,11 @@ class _Programs(EventDetector):
 
 @attrs.define(kw_only=True)
 class ShortJobFlood(_Programs):
-    """At least ``threshold`` programs within ``window_seconds`` that ended soon after an exec."""
+    """At least ``threshold`` programs within ``window_seconds`` that ended soon after an exec.
+
+    With ``repeated_pct`` at least so many percent of them had a command line that came again:
+    work that gets on has other arguments for each piece.
+    """
 
     noun = "short_jobs"
     title = "flood of short jobs"
@@ -377,6 +383,7 @@ class ShortJobFlood(_Programs):
     max_exec_duration_ms: float = key(
         lambda value: number(value, 1, 3_600_000, "milliseconds from 1 to 3600000"), 1000
     )
+    repeated_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
 
     def __attrs_post_init__(self) -> None:
         self.kinds = {"job"}
@@ -409,11 +416,22 @@ class ShortJobFlood(_Programs):
             if lasted_ns > longest_ns or (choosy and not self.chooses(one)):
                 return False
             starter = one if one.again else one.forker or one
-            if by_exe:  # as in the rules that are shipped: without another call
-                return add(now_ns, starter, one.image.exe or one.image.comm)
-            return add(now_ns, starter, group_of(one, starter))
+            image = one.image
+            # By executable as in the rules that are shipped: without another call.
+            group = image.exe or image.comm if by_exe else group_of(one, starter)
+            worth = add(now_ns, starter, group)
+            # Not the arguments: they can be long, and many.
+            window.entry.command = hash(image.args)
+            return worth
 
         return count
+
+    def _is_kind(self, window: EventWindow, top: Process | None, now_ns: int) -> bool:
+        if not self.repeated_pct:
+            return True
+        commands = window.commands(None if self.scope == "host" else window.entry.group)
+        repeated = sum(count for count in commands.values() if count > 1)
+        return 100 * repeated >= self.repeated_pct * commands.total()
 
     def _message(self, events: int) -> str:
         longest = f"{self.max_exec_duration_ms:g} ms"

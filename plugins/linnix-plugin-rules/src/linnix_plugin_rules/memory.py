@@ -112,7 +112,8 @@ class RssGrowth(RoundDetector):
     """Memory that grows by ``threshold`` megabytes a minute or more, all through the window.
 
     With ``within_seconds`` only if that leads to the limit so soon: ``limit_mb``, or else
-    that of the cgroup or of the machine. Where none is known it does not.
+    that of the cgroup or of the machine. Where none is known it does not; nor, with ``used_pct``,
+    before so many percent of the limit are used.
     """
 
     class_ = "oom_risk"
@@ -125,6 +126,7 @@ class RssGrowth(RoundDetector):
     )
     limit_mb: float | None = key(positive_number, None)
     within_seconds: float | None = key(seconds, None)
+    used_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
 
     left: MemoryLeft = attrs.field(factory=MemoryLeft, init=False, eq=False, repr=False)
     #: The amounts of the window, and since when each is among them without a gap.
@@ -188,6 +190,10 @@ class RssGrowth(RoundDetector):
         limit = self._limit(samples, each, held)
         until_s = None if limit is None else max(limit[1], 0) / found.latest
         if self.within_seconds is not None and (until_s is None or until_s > self.within_seconds):
+            return None
+        if self.used_pct and (
+            limit is None or limit[0] - limit[1] < self.used_pct / 100 * limit[0]
+        ):
             return None
         evidence = [
             Evidence("rss_growth", round(found.median), "By/s"),

@@ -55,7 +55,11 @@ WAITED_NS = 200_000_000
 
 #: The CPU time that a spin has to get, as a part of its duration. Where more is to be waited
 #: for, it takes longer until that says something.
-ENOUGH_CPU = 3 / 8
+ENOUGH_CPU = 1 / 4
+
+#: Bytes of input that take no longer than a second to work on, and the longest time (s) that is
+#: allowed for what was read before: xz reads a block and then computes.
+INPUT_BYTES_S, MAX_INPUT_S = 2_000_000, 60.0
 
 #: By how much memory may differ, at most, while nothing happens: the kernel's own counters
 #: are off by that much.
@@ -279,11 +283,13 @@ class RoundDetector(Detector):
 
 
 class _Timer(NamedTuple):
-    """Since when it is above the limit; with how much memory, and what CPU time it has used (s)."""
+    """Since when it is above the limit; with how much memory, what CPU time it has used (s), and
+    how much it read before."""
 
     began_ns: int
     rss: float = 0.0
     used_s: float = 0.0
+    read: float = 0.0
 
 
 @attrs.define(kw_only=True)
@@ -328,7 +334,9 @@ class _Use(RoundDetector):
             if amount > limit and (not isinstance(each, Process) or samples.lived(each)):
                 self._timers[each] = self._timer(before.get(each), each, samples)
         lasting: list[Any] = [
-            each for each, timer in self._timers.items() if self._lasts(timer, now_ns)
+            each
+            for each, timer in self._timers.items()
+            if self._lasts(timer, amounts[each], now_ns)
         ]
         if not lasting:
             return ()
@@ -342,7 +350,7 @@ class _Use(RoundDetector):
     def _timer(self, before: _Timer | None, each: Any, samples: Round) -> _Timer:
         return before or _Timer(samples.ts_ns - self._measured_ns(each, samples))
 
-    def _lasts(self, timer: _Timer, now_ns: int) -> bool:
+    def _lasts(self, timer: _Timer, amount: float, now_ns: int) -> bool:
         return now_ns - timer.began_ns >= self.duration * 1e9
 
     def _measured_ns(self, each: Any, samples: Round) -> int:
@@ -411,20 +419,25 @@ class SubtreeCpu(_Use):
         if not self.steady:
             return super()._timer(before, each, samples)
         rss = samples.amounts("rss", self).get(each, 0)
-        active = any(samples.amounts(moved, self).get(each, 0) for moved in ("io", "offset"))
+        read = samples.amounts("offset", self).get(each, 0)
+        active = bool(read or samples.amounts("io", self).get(each, 0))
         if before is not None:
+            read += before.read
             active |= abs(rss - before.rss) > max(STEADY_BYTES, STEADY_SHARE * before.rss)
         if active:
-            return _Timer(samples.ts_ns, rss)
+            return _Timer(samples.ts_ns, rss, read=read)
         measured_ns = self._measured_ns(each, samples)
         used_s = samples.amounts("cpu", self).get(each, 0) / 100 * measured_ns / 1e9
         if before is not None:
             return before._replace(used_s=before.used_s + used_s)
         return _Timer(samples.ts_ns - measured_ns, rss, used_s)
 
-    def _lasts(self, timer: _Timer, now_ns: int) -> bool:
-        enough = not self.steady or timer.used_s >= ENOUGH_CPU * self.duration
-        return enough and super()._lasts(timer, now_ns)
+    def _lasts(self, timer: _Timer, amount: float, now_ns: int) -> bool:
+        if self.steady:
+            if timer.used_s < ENOUGH_CPU * self.duration:
+                return False
+            now_ns -= int(min(timer.read / INPUT_BYTES_S, MAX_INPUT_S) * 1e9)
+        return super()._lasts(timer, amount, now_ns)
 
     def _use(self, samples: Round, each: Any, amount: float) -> tuple[list[Evidence], str]:
         if not self.steady:
@@ -471,27 +484,34 @@ class IoRate(_Use):
     duration: float = key(seconds)
     direction: Literal["both", "read", "write"] = key(one_of("both", "read", "write"), "both")
     waiting_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
+    share_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
 
-    #: How long work on the machine has waited lately: when, and the share (%) of that round.
-    _waits: deque[tuple[int, float]] = attrs.field(factory=deque, init=False, eq=False, repr=False)
+    #: The rounds of the duration: when, how long work on the machine waited (%), and how much
+    #: was moved by all.
+    _lately: deque[tuple[int, float, float]] = attrs.field(
+        factory=deque, init=False, eq=False, repr=False
+    )
 
     def start(self) -> None:
         """Begin with nothing known."""
         super().start()
-        self._waits.clear()
+        self._lately.clear()
 
     def on_round(self, samples: Round) -> Sequence[Finding]:
-        """Judge a round, knowing how long work has waited in those of the duration."""
-        self._waits.append((samples.ts_ns, samples.machine.waiting))
-        while samples.ts_ns - self._waits[0][0] > self.duration * 1e9:
-            self._waits.popleft()
+        """Judge a round, knowing what went on in those of the duration."""
+        moved = sum(samples.own(self.measured).values())
+        self._lately.append((samples.ts_ns, samples.machine.waiting, moved))
+        while samples.ts_ns - self._lately[0][0] > self.duration * 1e9:
+            self._lately.popleft()
         return super().on_round(samples)
 
-    def _lasts(self, timer: _Timer, now_ns: int) -> bool:
-        return super()._lasts(timer, now_ns) and self._waited() >= self.waiting_pct
-
-    def _waited(self) -> float:
-        return statistics.fmean(share for _, share in self._waits)
+    def _lasts(self, timer: _Timer, amount: float, now_ns: int) -> bool:
+        if not super()._lasts(timer, amount, now_ns):
+            return False
+        waited = statistics.fmean(share for _, share, _ in self._lately)
+        moved = statistics.fmean(amount for *_, amount in self._lately)
+        # Who moves next to nothing of what is moved is not why others wait.
+        return waited >= self.waiting_pct and amount >= self.share_pct / 100 * moved
 
     @property
     def measured(self) -> str:

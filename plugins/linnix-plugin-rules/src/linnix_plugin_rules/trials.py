@@ -66,9 +66,9 @@ def _whole(value: object) -> int:
     return value
 
 
-def _numbers(value: object) -> dict[str, float]:
-    if not isinstance(value, Table):
-        raise ValueError("expected processes with a number each")
+def _pressures(value: object) -> dict[str, float]:
+    if not isinstance(value, Table) or not {each.key for each in value.entries} <= RESOURCES:
+        raise ValueError("expected cpu, memory or io with a percentage each")
     return {entry.key: _amount(entry.value) for entry in value.entries}
 
 
@@ -85,12 +85,16 @@ STEPS: dict[str, dict[str, _Parser]] = {
     "exit": {"exit": _text, "exit_code": _whole, "signal": whole_number},
     "oom": {"oom": _text},
     "wait": {"wait": _seconds},
-    "sample": {"sample": lambda value: value, "times": whole_number, "every": _seconds},
-    "pressure": {"pressure": _numbers, "cgroup": _text, "times": whole_number,
+    "sample": {"sample": lambda value: value, "pressure": _pressures, "times": whole_number,
+               "every": _seconds},
+    "pressure": {"pressure": _pressures, "cgroup": _text, "times": whole_number,
                  "every": _seconds},
     "cgroup": {"cgroup": _text, "memory_limit_mb": _amount, "memory_mb": _amount,
                "oom_kills": _whole},
 }  # fmt: skip
+
+#: What can be waited for.
+RESOURCES = frozenset({"cpu", "memory", "io"})
 
 #: What a sample can say of a process.
 USES = ("cpu", "cpu_delay", "rss_mb", "rss_growth_mb", "io_mb", "threads", "fds", "state")
@@ -321,7 +325,7 @@ class _Host:
     def _fork(self, step: Mapping[str, Any]) -> Iterator[Record]:
         yield from self._named(step["fork"])
         parent = self._known[step["fork"]]
-        for _ in range(step.get("times", 1)):
+        for n in range(1, step.get("times", 1) + 1):
             child = self._start(
                 parent, parent.comm,
                 exe=parent.exe, args=parent.args, uid=parent.uid, cgroup=parent.cgroup,
@@ -330,7 +334,9 @@ class _Host:
             if "as" in step:
                 self._known[step["as"]] = child
             if "exec" in step:
-                yield self._image(child, step["exec"], step.get("args"))
+                args = step.get("args")
+                args = args and tuple(arg.replace("{n}", str(n)) for arg in args)
+                yield self._image(child, step["exec"], args)
             if "lives" in step:
                 due = self.ts_ns + round(step["lives"] * SECOND_NS), child, step
                 self._waiting.append(due)
@@ -370,6 +376,8 @@ class _Host:
             for name, uses in step["sample"].items():
                 yield from self._named(name)
                 yield self._use(self._known[name], uses, every)
+            if "pressure" in step:
+                yield self._stall(step["pressure"], every)
 
     def _use(self, proc: _Proc, uses: Mapping[str, Any], every: float) -> ProcessSample:
         proc.rss_mb = uses.get("rss_mb", proc.rss_mb) + uses.get("rss_growth_mb", 0) * every
@@ -388,16 +396,25 @@ class _Host:
         )  # fmt: skip
 
     def _pressure(self, step: Mapping[str, Any]) -> Iterator[Record]:
-        every, cgroup = step.get("every", 1), step.get("cgroup", "/")
+        every = step.get("every", 1)
         for _ in range(step.get("times", 1)):
             yield from self._pass(every)
-            sample = CgroupSample(cgroup, round(every * SECOND_NS), ts_ns=self.ts_ns)
-            for resource, percent in step["pressure"].items():
-                total = self._stalls_us.get((cgroup, resource), 0) + percent * 1e4 * every
-                self._stalls_us[cgroup, resource] = total
-                stalled = Pressure(percent, round(total), percent, round(total))
-                setattr(sample, f"psi_{resource}", stalled)
-            yield sample
+            yield self._stall(step["pressure"], every, step.get("cgroup", "/"))
+
+    def _stall(
+        self, pressures: Mapping[str, float], every: float, cgroup: str = "/"
+    ) -> CgroupSample | SystemSample:
+        """A sample of the machine, or of a cgroup, in which work waits for so many percent."""
+        interval_ns = round(every * SECOND_NS)
+        sample: CgroupSample | SystemSample = SystemSample(interval_ns, ts_ns=self.ts_ns)
+        if cgroup != "/":
+            sample = CgroupSample(cgroup, interval_ns, ts_ns=self.ts_ns)
+        for resource, percent in pressures.items():
+            total = self._stalls_us.get((cgroup, resource), 0) + percent * 1e4 * every
+            self._stalls_us[cgroup, resource] = total
+            stalled = Pressure(percent, round(total), percent, round(total))
+            setattr(sample, f"psi_{resource}", stalled)
+        return sample
 
     def _cgroup(self, step: Mapping[str, Any]) -> Iterator[Record]:
         limit, used = step.get("memory_limit_mb"), step.get("memory_mb")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
@@ -61,6 +61,8 @@ class Entry(msgspec.Struct, eq=False):
     actor: Process | None
     group: Group
     count: int = 0
+    #: The hash of the latest command line, where programs are counted.
+    command: int | None = None
 
     def take_back(self, why: Literal["exec", "exit"]) -> None:
         """Uncount one of its events, if they still count and this is why not to."""
@@ -277,6 +279,18 @@ class EventWindow:
         own = {key: group.count for key, group in groups if isinstance(key, Process)}
         tree = heaviest(own)
         return None if tree is None else tree.offender
+
+    def commands(self, group: Group | None) -> Counter[tuple[Process | None, int]]:
+        """How often each actor did it with each command line, in one group or in all.
+
+        Looked at is the latest of each tick: enough to tell what is the same again and again
+        from what never is.
+        """
+        return Counter(
+            (entry.actor, entry.command)
+            for entry in self._entries
+            if entry.command is not None and (group is None or entry.group is group)
+        )
 
     def heaviest_tree(self) -> Subtree | None:
         """The tree below init that did most; None if nobody is known to have done anything."""
