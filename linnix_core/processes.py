@@ -11,7 +11,6 @@ import itertools
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -117,7 +116,6 @@ class ProcessTable:
         self._latest: dict[int, Process] = {}
         self._live: dict[int, Process] = {}
         self._dead: dict[_Key, Process] = {}
-        self._deaths: deque[Process] = deque()
         self._lock = threading.Lock()
         self.evicted = 0
         self.view = ProcessView(self)
@@ -304,17 +302,17 @@ class ProcessTable:
             process.parent = key  # type: ignore[assignment]
 
     def _remember(self, process: Process, ts_ns: int) -> None:
-        """Keep one that is dead, and forget the one that has been dead for the longest time."""
+        """Keep one that is dead, and forget who has been dead for the longest time."""
         process.ended_ns = ts_ns
-        self._dead[process.key] = process
-        self._deaths.append(process)
-        if len(self._deaths) > self._max_dead:
-            # Its children keep its key; there is nothing to look it up in.
-            forgotten = self._deaths.popleft()
-            key = forgotten.key
-            del self._dead[key]
-            if self._latest.get(key[1]) is forgotten:
-                del self._latest[key[1]]
+        dead = self._dead
+        dead[process.key] = process
+        if len(dead) > self._max_dead:
+            # Several at once, as with the living. Their children keep their keys; there is
+            # nothing to look them up in.
+            latest = self._latest
+            for key in list(itertools.islice(dead, 1 + self._max_dead // 64)):
+                if latest.get(key[1]) is dead.pop(key):
+                    del latest[key[1]]
 
 
 def _key_of(record: ProcessEvent | ProcessSample) -> _Key:

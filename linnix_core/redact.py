@@ -183,8 +183,13 @@ _WAYS = {
     )
     for name in names.split()
 }
-# What may be the name of a program, in a text that may be a command of a shell.
-_PROGRAMS = re.compile(r"[^\s/\"'();|&`$]++")
+# What `_is_innocent` goes by: small letters, with a space for what else than a slash may stand
+# around the name of a program in a command of a shell, or is not ASCII, and one digit for all,
+# so that commands that differ in numbers cost a lookup. No stem has any of these in it, and
+# the names are compared in the same form: whatever is there is still seen.
+_AROUND = b"\t\n\v\f\r\x1c\x1d\x1e\x1f\"'();|&`$" + bytes(range(128, 256))
+_PLAIN = bytes.maketrans(b"123456789" + _AROUND, b"0" * 9 + b" " * len(_AROUND))
+_PROGRAMS = frozenset(name.encode().translate(_PLAIN) for name in _WAYS)
 _OPTION = re.compile(r"--?[\w.\-]++")
 _ASSIGNMENT = re.compile(r"(?P<name>-{0,2}[\w.\-]++)=|pass:")
 _SLASH = re.compile(r"(?P<user>[\w$]++)/(?!/)[^\s/@]++(?P<where>@\S*+)?")
@@ -203,10 +208,6 @@ _STEMS = re.compile(
 )
 
 
-def _suspect(text: str) -> bool:
-    return _STEMS.search(text.lower()) is not None
-
-
 def clean_text(text: str) -> str:
     """One text without secrets that tell by themselves, valid as UTF-8.
 
@@ -214,7 +215,7 @@ def clean_text(text: str) -> str:
     'postgresql://app:[redacted]@db/prod?sslmode=require'
     """
     text = valid(text)
-    if not _suspect(text):
+    if not _STEMS.search(text.lower()):
         return text
     text = _SHAPES.sub(MARK, text)
     text = _USERINFO.sub(_without_password, text)
@@ -250,21 +251,33 @@ def clean_args(args: tuple[str, ...]) -> tuple[str, ...]:
     >>> clean_args(("mysql", "-uroot", "-phunter2", "--password", "hunter2", "shop"))
     ('mysql', '-uroot', '-p[redacted]', '--password', '[redacted]', 'shop')
     """
-    return args if all(map(_is_innocent, args)) else tuple(_clean_words(args))
+    return args if _is_innocent(" ".join(args)) else tuple(_clean_words(args))
 
 
-#: Arguments that are innocent: most of a new command has been in others before it.
-_innocent: set[str] = set()
+#: Plain texts that are innocent, and their words: most of a new command has been in others
+#: before it.
+_innocent: set[bytes] = set()
 
 
-def _is_innocent(arg: str) -> bool:
-    """Whether there is nothing to clean in it, nor a program that makes others' names secret."""
-    if arg in _innocent:
-        return True
-    if _suspect(arg) or not _WAYS.keys().isdisjoint(_PROGRAMS.findall(arg)) or valid(arg) != arg:
+def _is_innocent(text: str) -> bool:
+    """Whether there is nothing to clean in it, nor a program that makes others' names secret.
+
+    All arguments of a command may be one text: nothing that it looks for has a space in it.
+    """
+    try:
+        plain = text.lower().encode().translate(_PLAIN)
+    except UnicodeEncodeError:
         return False
-    if len(arg) <= _REMEMBERED_CHARS:
-        _remember(_innocent, arg)
+    if plain in _innocent:
+        return True
+    if b"://" in plain:  # the only stem with a slash
+        return False
+    new = set(plain.replace(b"/", b" ").split()) - _innocent
+    if _STEMS.search(b" ".join(new).decode()) or not _PROGRAMS.isdisjoint(new):
+        return False
+    for known in (plain, *new):
+        if len(known) <= _REMEMBERED_CHARS:
+            _remember(_innocent, known)
     return True
 
 
@@ -290,7 +303,7 @@ def _clean_words(words: Sequence[str], depth: int = 8) -> Iterator[str]:
         elif name == "ssh":
             ways = _Ways()  # what follows is not for sshpass
         user_follows = word in ways.user or (
-            _CLUSTER.fullmatch(word) is not None and f"-{word[-1]}" in ways.user
+            f"-{word[-1:]}" in ways.user and _CLUSTER.fullmatch(word) is not None
         )
         naming = word if word in ways.follows or (is_option and _names_secret(word)) else ""
         if position and position == len(words) - 1 and ways.last:
@@ -370,8 +383,6 @@ def clean_event(event: ProcessEvent) -> None:
     args, exe, cwd = event.args, event.exe, event.cwd
     if args and args not in _known_args:
         event.args = _bounded_args(args, event)
-        if event.args == args and sum(map(len, args)) <= _REMEMBERED_CHARS:
-            _remember(_known_args, args)
     if exe is not None and exe not in _known_paths:
         event.exe = _clean_name(exe, _known_paths, MAX_PATH_CHARS, event)
     if cwd is not None and cwd not in _known_paths:
@@ -453,29 +464,31 @@ def _bounded(text: str, limit: int, event: ProcessEvent) -> str:
 
 
 def _bounded_args(args: tuple[str, ...], event: ProcessEvent) -> tuple[str, ...]:
-    args = tuple(args)
-    if len(args) <= MAX_ARGS and sum(map(len, args)) < MAX_ARGS_CHARS:
-        for arg in args:
-            if arg not in _innocent and not _is_innocent(arg):
-                break
-        else:
-            return args
-    # Far more than is kept goes into the cleaning, and the rest is cut after it: a cut could
-    # hide that what is left belongs to a secret.
-    room, given = 4 * MAX_ARGS_CHARS, []
+    args = given = tuple(args)
+    text = " ".join(args)
+    if len(args) > MAX_ARGS or len(text) >= MAX_ARGS_CHARS:
+        # Far more than is kept goes into the cleaning, and the rest is cut after it: a cut could
+        # hide that what is left belongs to a secret.
+        given = _first(args, 4 * MAX_ARGS_CHARS)
+        text = " ".join(given)
+    cleaned = kept = given if _is_innocent(text) else tuple(_clean_words(given))
+    if cleaned is not args:
+        kept = _first(cleaned, MAX_ARGS_CHARS)
+        if len(kept) < len(args) or kept != cleaned:
+            event.truncated = True
+    if kept == args and len(text) <= _REMEMBERED_CHARS:
+        _remember(_known_args, args)
+    return kept
+
+
+def _first(args: tuple[str, ...], room: int) -> tuple[str, ...]:
+    """Of the arguments as many as are kept and have room together, the last of them cut."""
+    kept = []
     for arg in args[:MAX_ARGS]:
-        given.append(arg[:room])
-        room -= len(arg)
-        if room <= 0:
-            break
-    room, kept = MAX_ARGS_CHARS, []
-    for arg in clean_args(tuple(given)):
         kept.append(arg[:room])
         room -= len(arg)
         if room <= 0:
             break
-    if len(kept) < len(args) or room < 0:
-        event.truncated = True
     return tuple(kept)
 
 

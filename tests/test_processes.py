@@ -167,7 +167,7 @@ def test_the_bounds_hold_after_every_word(history, live, dead):
         table.update([said])
         assert len(table._live) <= live
         assert len(table._dead) <= dead
-        assert list(table._dead) == [process.key for process in table._deaths]
+        assert list(table._dead) == [process.key for process in table._dead.values()]
         living = {process.key for process in table._live.values()}
         assert {process.key for process in table._latest.values()} <= {*living, *table._dead}
 
@@ -178,7 +178,7 @@ def test_nothing_stays_behind_once_everyone_is_forgotten(history):
     table = ProcessTable(max_dead=0)
     table.update(history)
     table.update([event("exit", *process.key[1:]) for process in table.view])
-    assert [table._live, table._dead, table._latest, [*table._deaths]] == [{}, {}, {}, []]
+    assert [table._live, table._dead, table._latest] == [{}, {}, {}]
 
 
 def test_the_longest_dead_are_forgotten_first():
@@ -189,6 +189,16 @@ def test_the_longest_dead_are_forgotten_first():
         False,
         False,
     ]
+
+
+def test_of_many_dead_the_last_ones_are_remembered():
+    table = ProcessTable(max_dead=640)
+    for pid in range(1, 1501):
+        table.update([event("exit", pid, 0)])
+        remembered = [known for _, known, _ in table._dead]
+        assert remembered == list(range(pid + 1 - len(remembered), pid + 1))
+        assert list(table._latest) == remembered
+        assert min(pid, 640 - 640 // 64) <= len(remembered) <= 640
 
 
 def test_the_living_that_are_too_many_are_counted_and_remembered_as_dead():

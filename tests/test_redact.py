@@ -28,6 +28,7 @@ from linnix_core import (
     encode,
 )
 from linnix_core.redact import (
+    _WAYS,
     MARK,
     MAX_ARGS,
     MAX_ARGS_CHARS,
@@ -41,6 +42,7 @@ from linnix_core.redact import (
     clean_text,
     is_alert,
 )
+from linnix_core.redact import _clean_words as every_word_followed
 from linnix_core.testing.secrets import POSITIONS, command_lines, shapes
 
 SHAPES = shapes(seed=1)
@@ -345,6 +347,35 @@ def test_cleaning_twice_is_cleaning_once(args):
     once = clean_args(args)
     assert len(once) == len(args)
     assert clean_args(once) == once
+
+
+alike = st.sampled_from(
+    [
+        *_WAYS, "p0", "p7", "9z", "0zr", "pass", "PASS", "to\u212aen", "\u2003", "\x1f", "://", "é",
+        "$(",
+    ]
+)  # fmt: skip
+look_alikes = st.lists(st.lists(fragments | alike, max_size=4).map("".join), max_size=8).map(tuple)
+
+
+@settings(deadline=None, max_examples=200)
+@given(args=look_alikes)
+@example(args=("sh", "-c", "mysql\u2003-phunter2"))
+@example(args=("tool", "--to\u212aen", "hunter2"))
+@example(args=("tool", "caf\udce9"))
+def test_what_is_passed_over_for_looking_innocent_is_innocent(args):
+    assert clean_args(args) == tuple(every_word_followed(args))
+
+
+@pytest.mark.parametrize("program", [name for name in _WAYS if re.search(r"\d", name)])
+def test_what_only_looks_like_a_program_does_not_hide_it(program):
+    for digit in string.digits:
+        clean_args((re.sub(r"\d", digit, program), program.upper()))
+    ways = _WAYS[program]
+    for option in ways.attached:
+        assert clean_args((program, f"{option}hunter2")) == (program, f"{option}{MARK}")
+    for option in ways.follows:
+        assert clean_args((program, option, "hunter2")) == (program, option, MARK)
 
 
 @settings(deadline=None, max_examples=200)

@@ -186,7 +186,7 @@ def test_the_exit_of_an_earlier_owner_of_a_pid_does_not_end_the_later_one(decode
     assert decoder.alive == {7: 3 * 10**9}
 
 
-# --- images that are remembered -----------------------------------------------------------
+# --- what is remembered of images ---------------------------------------------------------
 
 
 def executed(decoder, exe, cwd, args, flags=0):
@@ -212,14 +212,18 @@ def test_what_was_cut_is_not_taken_for_the_whole_image_of_the_same_bytes(decoder
         assert executed(decoder, *image, wire.CWD_CUT) == ("/b", None, ("x",), True)
 
 
-def test_what_is_remembered_of_names_and_images_is_bounded(decoder, monkeypatch):
+def test_what_is_remembered_of_names_paths_and_arguments_is_bounded(decoder, monkeypatch):
+    def remembered():
+        return [len(known) for known in (decoder._names, decoder._paths, decoder._args)]
+
     monkeypatch.setattr(wire, "REMEMBERED", 3)
     for number in range(20):
-        args = b"%d\0" % number
-        assert executed(decoder, b"b\0", b"", args)[2] == (str(number),)
-        decoder.decode(record(wire.FORK, 7, 10**9, args), [0], 0)
-        assert len(decoder._images) <= 3
-        assert len(decoder._names) <= 3
-    before = len(decoder._images)
-    assert executed(decoder, b"b\0", b"", b"x" * 5000)[2] == ("x" * 5000,)
-    assert len(decoder._images) == before
+        name = b"%d\0" % number
+        path = f"/{number}"
+        assert executed(decoder, name, name, name) == (path, path, (str(number),), False)
+        decoder.decode(record(wire.FORK, 7, 10**9, name), [0], 0)
+        assert max(remembered()) <= 3
+    before, long = remembered(), "x" * 5000
+    raw = long.encode() + b"\0"
+    assert executed(decoder, raw, raw, raw) == (f"/{long}", f"/{long}", (long,), False)
+    assert remembered() == before

@@ -26,18 +26,17 @@ from linnix_plugin_ebpf.wire import (
 __all__ = ["Decoder", "boot_offset_ns"]
 
 _EVENT_BYTES = wire.EVENT.size
-_EXEC_BYTES = wire.EXEC_PART.size
+_EXEC_BYTES = _EVENT_BYTES + wire.EXEC_PART.size
 _CUT = ARGS_CUT | ARGS_UNREADABLE | EXE_CUT | CWD_CUT
 
-#: Bytes of an image up to which it is remembered.
+#: Bytes of paths and of arguments up to which they are remembered.
 _REMEMBERED_BYTES = 256
 
-_exec_part = wire.EXEC_PART.unpack_from
-
+_K = TypeVar("_K")
 _T = TypeVar("_T")
 
-#: Executable, arguments and folder.
-_Image: TypeAlias = tuple[str | None, tuple[str, ...] | None, str | None]
+#: Executable and folder.
+_Paths: TypeAlias = tuple[str | None, str | None]
 
 
 def boot_offset_ns() -> int:
@@ -56,18 +55,21 @@ class Decoder:
     def __init__(self, cgroups: CgroupPaths) -> None:
         self._cgroups = cgroups
         self._names: dict[bytes, str] = {}
-        self._images: dict[bytes, _Image] = {}
+        # The same programs are run in the same folders, and the same commands come again.
+        self._paths: dict[tuple[int, bytes], _Paths] = {}
+        self._args: dict[bytes, tuple[str, ...]] = {}
         self.alive: dict[int, int] = {}
         self.unidentified = 0
 
     def decode(self, data: Any, offsets: Iterable[int], offset_ns: int) -> list[Record]:
         """The events at these places of the ring, in their order.
 
-        ``offset_ns`` is that of `boot_offset_ns`. A record that only tells of a cgroup
-        makes no event.
+        ``data`` is a map or bytes: what is cut out of it is a copy. ``offset_ns`` is that of
+        `boot_offset_ns`. A record that only tells of a cgroup makes no event.
         """
         unpack, exit_part = wire.EVENT.unpack_from, wire.EXIT_PART.unpack_from
-        paths, alive, names = self._cgroups.paths, self.alive, self._names
+        exec_part, known_paths, known_args = wire.EXEC_PART.unpack_from, self._paths, self._args
+        cgroups, alive, names = self._cgroups.paths, self.alive, self._names
         event_bytes, page_bytes = _EVENT_BYTES, wire.PAGE_BYTES
         # Often the process or the parent is that of the event before.
         process_ns = start_ns = parent_ns = parent_start_ns = 0
@@ -83,7 +85,7 @@ class Decoder:
             comm = names.get(comm_bytes)
             if comm is None:
                 comm = _remember(names, comm_bytes, comm_of(comm_bytes))
-            cgroup = paths.get(group)
+            cgroup = cgroups.get(group)
             if cgroup is None:
                 cgroup = self._cgroups.find(group)
             if raw_ns != process_ns:
@@ -111,10 +113,20 @@ class Decoder:
                     del alive[pid]
             elif kind == EXEC:
                 alive[pid] = raw_ns
-                exe, args, cwd = self._image(data, offset + event_bytes, flags)
+                exe_bytes, cwd_bytes, args_bytes = exec_part(data, offset + event_bytes)
+                begin = offset + _EXEC_BYTES
+                end = begin + exe_bytes + cwd_bytes
+                # The bytes of both paths alone do not tell where the second begins.
+                walked = exe_bytes, data[begin:end]
+                exe, cwd = known_paths.get(walked) or self._read_paths(walked)
+                said = data[end : end + args_bytes]
+                args: tuple[str, ...] | None = known_args.get(said) or self._read_args(said)
+                cut = flags & _CUT
+                if cut:
+                    exe, args, cwd = _without_cut(exe, args, cwd, flags)
                 event = ProcessEvent(
                     "exec", pid, start_ns, ppid, parent_start_ns, uid, gid, comm,
-                    exe, args, cwd, cgroup, "kernel", flags & _CUT != 0,
+                    exe, args, cwd, cgroup, "kernel", cut != 0,
                     None, None, None, None, None, None, time_ns + offset_ns,
                 )  # fmt: skip
             else:
@@ -128,28 +140,23 @@ class Decoder:
             events.append(event)
         return events
 
-    def _image(self, data: Any, begin: int, flags: int) -> _Image:
-        """The executable, the arguments and the folder that an exec's record has after its event.
+    def _read_paths(self, walked: tuple[int, bytes]) -> _Paths:
+        exe_bytes, raw = walked
+        exe = path_of(raw[:exe_bytes]) if exe_bytes else None
+        paths = exe, path_of(raw[exe_bytes:])
+        if len(raw) > _REMEMBERED_BYTES:
+            return paths
+        return _remember(self._paths, walked, paths)
 
-        The same commands come again and again.
-        """
-        exe_bytes, cwd_bytes, args_bytes = _exec_part(data, begin)
-        end = begin + _EXEC_BYTES + exe_bytes + cwd_bytes + args_bytes
-        raw = bytes(data[begin:end])
-        if flags & _CUT:
-            return _read_image(raw, exe_bytes, cwd_bytes, flags)
-        image = self._images.get(raw)
-        if image is None:
-            image = _read_image(raw, exe_bytes, cwd_bytes, flags)
-            if len(raw) <= _REMEMBERED_BYTES:
-                _remember(self._images, raw, image)
-        return image
+    def _read_args(self, raw: bytes) -> tuple[str, ...]:
+        args = split_args(raw)
+        return args if len(raw) > _REMEMBERED_BYTES else _remember(self._args, raw, args)
 
     def _new_cgroup(self, data: Any, offset: int, cgroup: int) -> None:
         begin = offset + _EVENT_BYTES
         (length,) = wire.CGROUP_PART.unpack_from(data, begin)
         begin += wire.CGROUP_PART.size
-        self._cgroups.add(cgroup, bytes(data[begin : begin + length]).rstrip(b"\0"))
+        self._cgroups.add(cgroup, data[begin : begin + length].rstrip(b"\0"))
 
     def _victim(self, event: ProcessEvent) -> bool:
         """Fill in what an old kernel does not tell; whether that process is known."""
@@ -162,19 +169,18 @@ class Decoder:
         return True
 
 
-def _remember(known: dict[bytes, _T], raw: bytes, found: _T) -> _T:
+def _remember(known: dict[_K, _T], raw: _K, found: _T) -> _T:
     if len(known) >= wire.REMEMBERED:
         known.clear()
     known[raw] = found
     return found
 
 
-def _read_image(raw: bytes, exe_bytes: int, cwd_bytes: int, flags: int) -> _Image:
-    cwd_begin = _EXEC_BYTES + exe_bytes
-    args_begin = cwd_begin + cwd_bytes
-    exe = path_of(raw[_EXEC_BYTES:cwd_begin]) if exe_bytes else None
+def _without_cut(
+    exe: str | None, args: tuple[str, ...] | None, cwd: str | None, flags: int
+) -> tuple[str | None, tuple[str, ...] | None, str | None]:
+    """The same without what the programs could not read."""
     if exe is not None and flags & EXE_CUT:
         # Only its end is known, which must not pass for a whole path.
         exe = exe.removeprefix("/")
-    args = None if flags & ARGS_UNREADABLE else split_args(raw[args_begin:])
-    return exe, args, None if flags & CWD_CUT else path_of(raw[cwd_begin:args_begin])
+    return exe, None if flags & ARGS_UNREADABLE else args, None if flags & CWD_CUT else cwd

@@ -96,7 +96,6 @@ def comm_of(raw: bytes) -> str:
     return raw.partition(b"\0")[0].decode("utf-8", "backslashreplace")
 
 
-@functools.lru_cache(maxsize=REMEMBERED)
 def path_of(parts: bytes) -> str:
     """A path from its parts as they were walked, the last one first.
 
