@@ -1,6 +1,9 @@
 """``linnix rules``: check, list, and tests, inside the file and on a recording."""
 
+import gzip
 import json
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -114,15 +117,16 @@ def test_tests_pass_or_fail(rules):
 def test_mistakes_in_tests_are_those_of_the_file(rules):
     rules.write_text(
         RULES + "tests:\n- name: a\n  given:\n  - {frok: bash}\n  - {fork: bash, time: 3}\n"
-        "  - wait\n  expect:\n  - {rule: burts}\n  colour: red\n"
+        "  - wait\n  - {pressure: {ram: 5}}\n  expect:\n  - {rule: burts}\n  colour: red\n"
     )
     lines = run("check", rules, code=2).splitlines()
     assert [line.split(":", 1)[1].split(" (")[0][:40] for line in lines] == [
         "7: a step begins with one of process, fo",
         "8: unknown key 'time'",
         "9: expected a step, got 'wait'",
-        "11: there is no rule 'burts'",
-        "12: unknown key 'colour'",
+        "10: pressure: expected cpu, memory or io",
+        "12: there is no rule 'burts'",
+        "13: unknown key 'colour'",
     ]
 
 
@@ -213,6 +217,42 @@ def test_replay_compares_two_files(rules, recording, tmp_path):
     same = run("test", rules, "--replay", recording, "--rules", rules).splitlines()
     assert same[1].startswith("  2026")
     assert len(same) == 4
+
+
+def test_a_recording_is_what_was_rotated_from_it_as_well(rules, recording):
+    lines = recording.read_bytes().splitlines(keepends=True)
+    parts = {
+        "recording.jsonl.20261121T000000.000000Z.gz": gzip.compress(b"".join(lines[:10])),
+        "recording.jsonl.20261121T000000.000001Z": b"".join(lines[10:30]),
+        # Being compressed just now:
+        "recording.jsonl.20261121T000000.000001Z.gz": gzip.compress(b"".join(lines[10:12])),
+        "recording.jsonl": b"".join(lines[30:]),
+        # Something else:
+        "recording.jsonl.bak": lines[0],
+        "recording.jsonl.20261121T000000.000000Z.old": lines[0],
+    }
+    for name, content in parts.items():
+        recording.with_name(name).write_bytes(content)
+    said = run("test", rules, "--replay", recording).splitlines()
+    assert said[0].endswith("41 records, 1 lines that hold none")
+    assert said[2] == f"{rules}: 1 alerts"
+
+
+def test_a_recording_may_come_from_standard_input(rules, recording):
+    command = [sys.executable, "-m", "linnix_core", "rules", "test", rules, "--replay", "-"]
+    for content in (recording.read_bytes(), gzip.compress(recording.read_bytes())):
+        done = subprocess.run(command, input=content, stdout=subprocess.PIPE, check=True)
+        first, *_, last = done.stdout.decode().splitlines()
+        assert first == "-: 41 records, 1 lines that hold none"
+        assert last == f"{rules}: 1 alerts"
+
+
+def test_of_a_damaged_recording_counts_what_can_be_read(rules, recording):
+    packed = gzip.compress(recording.read_bytes())
+    for damaged in (packed[:-20], packed[:-8] + bytes(8)):
+        recording.write_bytes(damaged)
+        document = run_json("test", rules, "--replay", recording)
+        assert document["unreadable"] >= 1
 
 
 def test_a_recording_that_is_none_says_so(rules, tmp_path):

@@ -138,6 +138,12 @@ def test_every_detector_of_the_original_loads_with_its_keys(word, keys):
 # --- forms ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("written", ["1000", "1_000", "1e3", "1.0e+3", "1E3", "1000.", "0x3e8"])
+def test_numbers_are_written_as_in_yaml_1_2(written):
+    (rule,) = rules(f"- {{name: a, cooldown: {written}, {BURST}}}")
+    assert rule.cooldown_s == 1000
+
+
 def test_the_list_may_stand_under_the_key_rules():
     assert rules(f"rules:\n- {{name: a, {BURST}}}") == rules(f"- {{name: a, {BURST}}}")
 
@@ -281,6 +287,10 @@ rules.yaml:15: unknown key 'exec' (did you mean 'exe'?)
         ("- {name: '', " + BURST + "}", "1: name: expected a text of one line, got ''"),
         ('- {name: "a\\nb", ' + BURST + "}", r"1: name: expected a text of one line, got 'a\x0ab'"),
         ("- {name: a, severity: , " + BURST + "}", "got nothing"),
+        (
+            '- {name: a, labels: {"\\e[2J": b}, ' + BURST + "}",
+            r"1: expected labels of one line, got",
+        ),
         ("- {name: a, severity: {b: c}, " + BURST + "}", "got a mapping"),
         (
             "- {name: a, severity: High, " + BURST + "}",
@@ -288,6 +298,8 @@ rules.yaml:15: unknown key 'exec' (did you mean 'exe'?)
         ),
         ("- {name: a, cooldown: -1, " + BURST + "}", "cooldown: expected seconds, 0 or more"),
         ("- {name: a, cooldown: .nan, " + BURST + "}", "cooldown: expected seconds, 0 or more"),
+        ("- {name: a, cooldown: 010, " + BURST + "}", "expected seconds, 0 or more, got '010'"),
+        ("- {name: a, cooldown: 1:30, " + BURST + "}", "expected seconds, 0 or more, got '1:30'"),
         ("- {name: a, cooldown: !!python/name:os.system , " + BURST + "}", "cannot be read"),
         ("- {name: a, cooldown: " + "9" * 5000 + ", " + BURST + "}", "cannot be read"),
         ("other: 1", "1: only 'rules' and 'tests' can stand here, got 'other'"),

@@ -2,6 +2,7 @@
 
 import os
 
+import attrs
 import pytest
 
 from linnix_plugin_rules.rulefile import RuleFileError, parse_rules
@@ -73,11 +74,14 @@ def test_a_filter_holds_for_jobs_themselves(host, alerts_of):
 @pytest.mark.parametrize(
     ("filters", "said"),
     [
-        ("{}", "match: expected a mapping"),
+        ("{}", "match: expected a mapping, got an empty mapping"),
         ("{path: x}", "unknown key 'path' (there are exe, args, user, cgroup, ancestor)"),
         ("{args: '('}", "args: expected a regular expression"),
         ("{user: nobody-at-all}", "user: expected names or numbers of users of this machine"),
-        ("{exe: []}", "exe: expected a text or a list of texts"),
+        ("{user: [0, -3]}", "user: expected names or numbers of users of this machine"),
+        ("{user: 4294967295}", "user: expected names or numbers of users of this machine"),
+        (f"{{user: '{'9' * 5000}'}}", "user: expected names or numbers of users of this machine"),
+        ("{exe: []}", "exe: expected a text or a list of texts, got an empty list"),
         ("{exe: {a: b}}", "exe: expected a text or a list of texts"),
     ],
 )
@@ -234,6 +238,18 @@ def test_what_a_process_chose_does_no_harm_in_a_message(host, alerts_of):
     assert alert.message.isprintable()
 
 
+def test_in_a_suggested_command_a_name_is_one_word(host, alerts_of):
+    host.forks(host.seen("x; reboot #"), 10)
+    more = "actions: ['pkill {comm}', 'ls -l {exe}', 'ls {cgroup}', 'look at {process}']"
+    (alert,) = alerts_of(f"{BURST}, {more}}}", host.records)
+    assert alert.actions == (
+        "pkill 'x; reboot #'",
+        "ls -l '/usr/bin/x; reboot #'",
+        "ls /test.slice",
+        f"look at x; reboot # (pid {alert.subject.key.pid})",
+    )
+
+
 @pytest.mark.parametrize(
     "message", ["{who}", "{", "a } b", "{0}", "{value.real}", "' '", "{value!r}"]
 )
@@ -252,8 +268,44 @@ def test_aliases_can_be_used_and_cannot_be_used_to_fill_the_memory():
         f"{new}: &{new} [{','.join(['*' + old] * 9)}]\n"
         for old, new in zip("abcdefgh", "bcdefghi", strict=True)
     )
-    with pytest.raises(RuleFileError, match="nested too deeply"):
+    with pytest.raises(RuleFileError, match="more than 50000 values, those that aliases repeat"):
         parse_rules(bomb, "x")
+
+
+def test_a_rule_may_begin_with_what_another_one_says():
+    first, second, third = parse_rules(
+        """\
+- &base
+  name: a
+  detector: fork_burst
+  threshold: 1
+  window_seconds: 1
+- {<<: *base, name: b, threshold: 2}
+- <<: [{name: c, severity: high}, *base]
+""",
+        "x",
+    ).rules
+    assert attrs.evolve(second, name="a", detector=first.detector) == first
+    assert (second.name, second.detector) == ("b", attrs.evolve(first.detector, threshold=2))
+    assert third == attrs.evolve(first, name="c", severity="high")
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ("- {<<: *a, name: b}\n- {<<: *a, name: c}", []),
+        ("- {<<: 7, name: b, detector: oom_kill}", ["x:2: <<: expected a mapping or a list of"]),
+        ("- &b {<<: *b, name: b}", ["x:2: nested too deeply"]),
+    ],
+)
+def test_what_cannot_be_merged_in_is_a_mistake_and_what_is_wrong_in_it_is_told_once(rules, said):
+    text = f"- &a {BURST.removeprefix('- ')}, treshold: 3}}\n{rules}"
+    with pytest.raises(RuleFileError) as caught:
+        parse_rules(text, "x")
+    lines = str(caught.value).splitlines()
+    expected = said if "nested" in str(said) else ["x:1: unknown key 'treshold' (", *said]
+    assert len(lines) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(lines, expected, strict=True))
 
 
 def test_the_user_may_be_a_name(host, alerts_of):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
+import re
+import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import attrs
 import click
@@ -31,6 +36,14 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 #: Longer lines hold no record.
 MAX_LINE_BYTES = 2**20
+
+#: The path that stands for standard input.
+STANDARD_INPUT = Path("-")
+
+#: What follows the name of a file that the handler `jsonl` has rotated, maybe compressed since.
+_ROTATED = re.compile(r"\.\d{8}T\d{6}\.\d{6}Z(\.gz)?", re.ASCII)
+
+_GZIP = b"\x1f\x8b"
 
 
 class _Wrong(LinnixError):
@@ -92,8 +105,9 @@ def list_rules(file: Path | None, as_json: bool) -> None:
 @command.command("test")
 @_FILE
 @click.option(
-    "--replay", type=click.Path(path_type=Path), help="Judge this recording (JSON lines)."
-)
+    "--replay", type=click.Path(path_type=Path),
+    help="Judge this recording (JSON lines) and what was rotated from it; - is standard input.",
+)  # fmt: skip
 @click.option(
     "--rules", "other", type=click.Path(path_type=Path),
     help="With --replay: compare with the rules of this file.",
@@ -198,19 +212,55 @@ def _mark(alert: Alert) -> tuple[Any, ...]:
 def _records(path: Path) -> Iterator[Record | None]:
     """What was collected; None for a line that cannot be read. Notices are passed over."""
     try:
-        with path.open("rb") as file:
-            while line := file.readline(MAX_LINE_BYTES):
-                if line.isspace():
-                    continue
-                try:
-                    record = decode(line)
-                except ValueError:
-                    yield None
-                    continue
-                if not isinstance(record, Alert | Feedback | Incident | Insight):
-                    yield record
+        with contextlib.ExitStack() as files:
+            # The file itself first: if it is rotated meanwhile, none of it is missed.
+            parts = [_open(path, files)]
+            if path != STANDARD_INPUT:
+                parts[:0] = [_open(older, files) for older in _rotated_from(path)]
+            for part in parts:
+                yield from _decoded(part)
     except OSError as error:
-        raise _Wrong(f"{path}: cannot be read: {error.strerror}") from None
+        name = printable(str(error.filename or path))
+        raise _Wrong(f"{name}: cannot be read: {error.strerror or error}") from None
+
+
+def _rotated_from(path: Path) -> list[Path]:
+    """What the handler `jsonl` has rotated from a file, the oldest first."""
+    names = (each.name for each in path.absolute().parent.iterdir())
+    rotated = {
+        name.removesuffix(".gz"): name
+        # The shorter name last: while one is being compressed there are both.
+        for name in sorted(names, key=len, reverse=True)
+        if name.startswith(path.name) and _ROTATED.fullmatch(name, len(path.name))
+    }
+    return [path.with_name(name) for _, name in sorted(rotated.items())]
+
+
+def _open(path: Path, files: contextlib.ExitStack) -> BinaryIO:
+    """A file that is plain or gzipped, as its first bytes tell; ``files`` will close it."""
+    if path == STANDARD_INPUT:
+        file: Any = sys.stdin.buffer
+    else:
+        file = files.enter_context(path.open("rb"))
+    if file.peek(len(_GZIP)).startswith(_GZIP):
+        file = files.enter_context(gzip.GzipFile(fileobj=file))
+    return cast(BinaryIO, file)
+
+
+def _decoded(part: BinaryIO) -> Iterator[Record | None]:
+    try:
+        while line := part.readline(MAX_LINE_BYTES):
+            if line.isspace():
+                continue
+            try:
+                record = decode(line)
+            except ValueError:
+                yield None
+                continue
+            if not isinstance(record, Alert | Feedback | Incident | Insight):
+                yield record
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        yield None  # what is left of a damaged file
 
 
 # --- what is printed ------------------------------------------------------------------

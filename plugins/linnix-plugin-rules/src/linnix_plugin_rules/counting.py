@@ -136,19 +136,13 @@ class CountDetector(Detector):
         return min(events, risen_in), until_ns
 
     def look(self, window: EventWindow, now_ns: int) -> Finding | None:
-        """Judge the window after its latest event, when its total has reached the limit.
+        """Judge the window after its latest event, when its total has reached the limit."""
+        if self.scope == "host":
+            return self._look_host(window, now_ns)
+        return self._look_group(window, now_ns)
 
-        What is as many but not of that kind is left alone for a moment.
-        """
-        look = self._look_host if self.scope == "host" else self._look_group
-        finding = look(window, now_ns)
-        if finding is None or self._is_kind(window, finding.process, now_ns):
-            return finding
-        self.rest(window, now_ns + LOOK_EVERY_NS)
-        return None
-
-    def _is_kind(self, window: EventWindow, top: Process | None, now_ns: int) -> bool:
-        """Whether what happened is of the kind that the rule means, as far as can be told."""
+    def _is_kind(self, window: EventWindow, now_ns: int) -> bool:
+        """Whether what happened is of the kind that the rule means; else it rests for a moment."""
         return True
 
     def rest(self, window: EventWindow, until_ns: int) -> None:
@@ -169,6 +163,9 @@ class CountDetector(Detector):
         self._look_ns, _ = self._rests.get(self._source, (0, 0))
         if not risen and now_ns < self._look_ns:
             return None
+        if not self._is_kind(window, now_ns):
+            self.rest(window, now_ns + LOOK_EVERY_NS)
+            return None
         tree = window.heaviest_tree()
         if tree is not None and window.sampled > 0:
             share = tree.by_offender / window.sampled
@@ -184,6 +181,9 @@ class CountDetector(Detector):
         until_ns, until_event = self._rests.get(group, (0, 0))
         risen = events < self.limit + 1 and window.ever >= until_event
         if now_ns < until_ns and not risen:
+            return None
+        if not self._is_kind(window, now_ns):
+            self.rest(window, now_ns + LOOK_EVERY_NS)
             return None
         return self._finding(window, events, window.tree_of(group))
 
@@ -245,7 +245,15 @@ class ForkDetector(CountDetector):
             return None
         return "exec" if self.counts == "bare" else "exit"
 
-    def _is_kind(self, window: EventWindow, top: Process | None, now_ns: int) -> bool:
+    def look(self, window: EventWindow, now_ns: int) -> Finding | None:
+        """Judge the window; a script that also runs programs is left alone for a moment."""
+        finding = super().look(window, now_ns)
+        if finding is None or self._is_bare(window, finding.process, now_ns):
+            return finding
+        self.rest(window, now_ns + LOOK_EVERY_NS)
+        return None
+
+    def _is_bare(self, window: EventWindow, top: Process | None, now_ns: int) -> bool:
         if not self.bare_pct or top is None:
             return True
         counts = window.counts_below(top)
@@ -385,9 +393,18 @@ class ShortJobFlood(_Programs):
     )
     repeated_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
 
+    #: The share of what was repeated, by group, and when it was counted.
+    _repeated: dict[Hashable, float] = attrs.field(factory=dict, init=False, eq=False, repr=False)
+    _counted_ns: int = attrs.field(default=-NEVER, init=False, eq=False)
+
     def __attrs_post_init__(self) -> None:
         self.kinds = {"job"}
         self.length_s, self.limit = self.window_seconds, self.threshold
+
+    def start(self) -> None:
+        """Begin with nothing known; called again when the clock was set back."""
+        super().start()
+        self._counted_ns = -NEVER
 
     @property
     def stream(self) -> Hashable:
@@ -426,12 +443,13 @@ class ShortJobFlood(_Programs):
 
         return count
 
-    def _is_kind(self, window: EventWindow, top: Process | None, now_ns: int) -> bool:
+    def _is_kind(self, window: EventWindow, now_ns: int) -> bool:
         if not self.repeated_pct:
             return True
-        commands = window.commands(None if self.scope == "host" else window.entry.group)
-        repeated = sum(count for count in commands.values() if count > 1)
-        return 100 * repeated >= self.repeated_pct * commands.total()
+        if now_ns >= self._counted_ns + LOOK_EVERY_NS:
+            self._counted_ns, self._repeated = now_ns, window.repeated()
+        group = None if self.scope == "host" else window.entry.group.key
+        return 100 * self._repeated.get(group, 0) >= self.repeated_pct
 
     def _message(self, events: int) -> str:
         longest = f"{self.max_exec_duration_ms:g} ms"

@@ -176,7 +176,7 @@ class Engine:
         for stream in self._streams.values():
             counter, window = stream.rules[0][1], stream.window
             limits = [detector.limit for _, detector in stream.rules]
-            window.limit, window.highest = min(limits), math.ceil(max(limits))
+            window.limit, window.limits = min(limits), frozenset(map(math.ceil, limits))
             window.grouped = all(detector.scope != "host" for _, detector in stream.rules)
             window.rouse()
             if isinstance(counter, ForkDetector):
@@ -318,13 +318,15 @@ class Engine:
             if finding is not None:
                 alerts += self._alerts(rule, [finding], now_ns)
                 detector.rest(window, self._silent_until(rule, finding))
+        # Whose limit has yet to be reached looks when it is.
         if not window.grouped:
-            next_looks = [detector.look_next for _, detector in stream.rules]
-            window.look_at = min(at for at, _ in next_looks)
-            window.look_ns = min(ns for _, ns in next_looks)
+            above = [d.look_next for _, d in stream.rules if window.total >= d.limit]
+            window.look_at = min((at for at, _ in above), default=NEVER)
+            window.look_ns = min((ns for _, ns in above), default=NEVER)
         else:
             group = window.entry.group
-            group.rest_ns = min(detector.rests(group.key) for _, detector in stream.rules)
+            rests = [d.rests(group.key) for _, d in stream.rules if group.count >= d.limit]
+            group.rest_ns = min(rests, default=NEVER)
         return alerts
 
     def _note_victim(self, cgroup: str | None) -> None:

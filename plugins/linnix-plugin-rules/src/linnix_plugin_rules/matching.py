@@ -126,9 +126,11 @@ def users(value: object) -> frozenset[int]:
 
 
 def _uid(user: str | int) -> int:
-    if isinstance(user, int) or user.isdecimal():
-        return int(user)
     try:
-        return pwd.getpwnam(user).pw_uid
+        number = isinstance(user, int) or user.isdecimal()
+        uid = int(user) if number else pwd.getpwnam(str(user)).pw_uid
     except (KeyError, ValueError):
-        raise ValueError("expected names or numbers of users of this machine") from None
+        uid = -1
+    if not 0 <= uid < 2**32 - 1:  # to the kernel, the largest is nobody
+        raise ValueError("expected names or numbers of users of this machine")
+    return uid

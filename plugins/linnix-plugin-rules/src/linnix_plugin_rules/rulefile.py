@@ -53,7 +53,8 @@ class RuleFileError(LinnixError):
 
     def __init__(self, source: str, mistakes: Iterable[Mistake]) -> None:
         self.source = source
-        self.mistakes = tuple(sorted(mistakes))
+        # Once each, however often an alias repeats where it stands.
+        self.mistakes = tuple(sorted(set(mistakes)))
         super().__init__(
             "\n".join(
                 f"{source}:{mistake.line}: {mistake.reason}"
@@ -232,6 +233,9 @@ def _labels(fields: Fields, mistakes: list[Mistake]) -> dict[str, str] | None:
     if table is None:
         return None
     inner = Fields(table, mistakes)
+    for entry in table.entries:
+        if not _is_line(entry.key):
+            inner.wrong(entry.key, f"expected labels of one line, got {shown(entry.key)}")
     return {entry.key: inner.take(entry.key, _name) or "" for entry in table.entries}
 
 
@@ -243,8 +247,12 @@ def _keys(cls: type[Detector]) -> dict[str, tuple[Callable[[object], Any], bool]
     }
 
 
+def _is_line(text: str) -> bool:
+    return bool(text.strip()) and text.isprintable()
+
+
 def _name(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+    if not isinstance(value, str) or not _is_line(value):
         raise ValueError("expected a text of one line")
     return value
 
@@ -258,7 +266,7 @@ def _mapping(value: object) -> Table:
 def _actions(value: object) -> tuple[Template, ...]:
     if not isinstance(value, list):
         raise ValueError("expected a list of texts")
-    return tuple(map(template, value))
+    return tuple(template(each, quoted=True) for each in value)
 
 
 def _one_of(words: Sequence[str]) -> Callable[[object], str]:

@@ -64,6 +64,9 @@ class Values(list[Any]):
     lines: Sequence[int] = ()
 
 
+#: How YAML marks the key ``<<``, which merges other mappings in.
+_MERGE = "tag:yaml.org,2002:merge"
+
 #: Stands for a value that the syntax allows and that means nothing.
 _UNREADABLE = object()
 
@@ -91,9 +94,29 @@ def tables_of(text: str, mistakes: list[Mistake], *, toml_first: bool) -> Table:
 # --- YAML -----------------------------------------------------------------------------
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads numbers as YAML 1.2 does: ``1e3`` is one, ``010`` and ``1:30`` are none.
+
+    To YAML 1.1, which is otherwise meant, these are a text, 8 and 90.
+    """
+
+
+_NUMBERS = {
+    "tag:yaml.org,2002:int": r"[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$",
+    "tag:yaml.org,2002:float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?$"
+    r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$",
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _NUMBERS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(_pattern), list("-+.0123456789"))
+
+
 def _yaml(text: str, mistakes: list[Mistake]) -> Table:
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = " ".join(filter(None, (error.context, error.problem)))
@@ -124,7 +147,10 @@ class _YamlValues:
 
     def value(self, node: yaml.Node, depth: int = 0) -> Any:
         self._left -= 1
-        if depth > MAX_DEPTH or self._left < 0:
+        if self._left < 0:
+            reason = f"more than {MAX_VALUES} values, those that aliases repeat counted each time"
+            raise NotThisSyntax(_line(node), reason)
+        if depth > MAX_DEPTH:
             raise NotThisSyntax(_line(node), "nested too deeply")
         if isinstance(node, yaml.MappingNode):
             return Table(_line(node), tuple(self._entries(node, depth)))
@@ -133,17 +159,37 @@ class _YamlValues:
             values.lines = [_line(each) for each in node.value]
             return values
         try:
-            return yaml.SafeLoader("").construct_object(node)
+            return _Loader("").construct_object(node)
         except (yaml.YAMLError, ValueError):  # an unknown tag, a date that does not exist
             return _UNREADABLE
 
-    def _entries(self, node: yaml.MappingNode, depth: int) -> Iterator[Entry]:
+    def _entries(self, node: yaml.MappingNode, depth: int) -> list[Entry]:
+        entries: list[Entry] = []
+        merged: list[Entry] = []
         for key, value in node.value:
+            if key.tag == _MERGE:
+                merged += self._merged(key, self.value(value, depth + 1))
+                continue
             word = self.value(key, depth + 1)
             if isinstance(word, str):
-                yield Entry(word, self.value(value, depth + 1), _line(key))
+                entries.append(Entry(word, self.value(value, depth + 1), _line(key)))
             else:
                 self._mistakes.append(Mistake(_line(key), f"expected a key, got {shown(word)}"))
+        known = {entry.key for entry in entries}
+        for entry in merged:
+            if entry.key not in known:
+                known.add(entry.key)
+                entries.append(entry)
+        return entries
+
+    def _merged(self, key: yaml.Node, value: Any) -> Iterator[Entry]:
+        """What ``<<`` brings along: of several mappings the first one that has a key counts."""
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, Table):
+                yield from each.entries
+            else:
+                reason = f"<<: expected a mapping or a list of them, got {shown(each)}"
+                self._mistakes.append(Mistake(_line(key), reason))
 
 
 def _line(node: yaml.Node) -> int:
@@ -275,8 +321,10 @@ def shown(value: object) -> str:
         return "a value that cannot be read"
     if value is None:
         return "nothing"
-    if isinstance(value, list | Table):
-        return "a list" if isinstance(value, list) else "a mapping"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if isinstance(value, Table):
+        return "a mapping" if value.entries else "an empty mapping"
     if isinstance(value, str):
         return f"'{printable(value, limit=60)}'"
     return printable(str(value), limit=60)

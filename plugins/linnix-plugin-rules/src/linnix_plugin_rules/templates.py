@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 
 import attrs
@@ -30,11 +31,19 @@ PLACEHOLDERS: dict[str, Callable[[Finding], object]] = {
 }
 
 
+#: What a process chose and a command of a shell may be given.
+_NAMES = ("comm", "exe", "cgroup")
+
+
 @attrs.frozen
 class Template:
-    """A text with placeholders such as ``{value}``; doubled braces stand for single ones."""
+    """A text with placeholders such as ``{value}``; doubled braces stand for single ones.
+
+    With ``quoted`` it may be a command for a shell, to which a name is one word.
+    """
 
     text: str
+    quoted: bool = False
 
     def render(self, finding: Finding) -> str:
         """One line for people, in which nothing that a process chose does harm."""
@@ -44,12 +53,13 @@ class Template:
             if found[1] is None:
                 return found[0][0]
             limit = None if found[1] == "summary" else MAX_VALUE
-            return printable(str(values[found[1]](finding)), limit=limit)
+            text = printable(str(values[found[1]](finding)), limit=limit)
+            return shlex.quote(text) if self.quoted and found[1] in _NAMES else text
 
         return _PLACEHOLDER.sub(fill, self.text)
 
 
-def template(value: object) -> Template:
+def template(value: object, *, quoted: bool = False) -> Template:
     """A template; ``ValueError`` names a placeholder that there is not."""
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise ValueError("expected a text of one line")
@@ -60,4 +70,4 @@ def template(value: object) -> Template:
             raise ValueError("expected braces in pairs, doubled where they stand for themselves")
         if found[1] is not None and found[1] not in PLACEHOLDERS:
             raise ValueError(f"expected placeholders {', '.join(PLACEHOLDERS)}")
-    return Template(value)
+    return Template(value, quoted)

@@ -108,9 +108,10 @@ class EventWindow:
         self.grouped = False
         #: No group has more events.
         self.most = 0
-        #: Nobody looks once more above ``highest`` until the group has rested; if not
-        #: ``grouped``, until as many events have happened ever, or until this time.
-        self.highest: float = math.inf
+        #: The least counts that some rule takes. Past the one that it takes nobody looks once
+        #: more until the group has rested; if not ``grouped``, until as many events have
+        #: happened ever, or until this time.
+        self.limits: frozenset[int] = frozenset()
         self.look_at = 0
         self.look_ns = 0
 
@@ -164,10 +165,10 @@ class EventWindow:
         if self.grouped:
             if count < self.limit:
                 return False
-            return count <= self.highest or now_ns >= group.rest_ns
+            return now_ns >= group.rest_ns or count in self.limits or weight > 1
         total = ever - self.gone
         return total >= self.limit and (
-            total <= self.highest or ever >= self.look_at or now_ns >= self.look_ns
+            ever >= self.look_at or now_ns >= self.look_ns or total in self.limits or weight > 1
         )
 
     def add_births(
@@ -280,17 +281,25 @@ class EventWindow:
         tree = heaviest(own)
         return None if tree is None else tree.offender
 
-    def commands(self, group: Group | None) -> Counter[tuple[Process | None, int]]:
-        """How often each actor did it with each command line, in one group or in all.
+    def repeated(self) -> dict[Hashable, float]:
+        """The share of programs whose command line their actor had used before, by group.
 
-        Looked at is the latest of each tick: enough to tell what is the same again and again
-        from what never is.
+        That of all is that of None. Looked at are the latest entries, and of each the latest
+        program: enough to tell what is the same again and again from what never is.
         """
-        return Counter(
-            (entry.actor, entry.command)
-            for entry in self._entries
-            if entry.command is not None and (group is None or entry.group is group)
-        )
+        lately = [
+            (entry.group.key, entry.actor, entry.command)
+            for entry in islice(reversed(self._entries), MAX_STEPS)
+            if entry.command is not None
+        ]
+        of_group = Counter(key for key, _, _ in lately)
+        again: Counter[Hashable] = Counter()
+        for (key, _, _), count in Counter(lately).items():
+            if count > 1:
+                again[key] += count
+        shares: dict[Hashable, float] = {key: again[key] / of_group[key] for key in of_group}
+        shares[None] = again.total() / max(len(lately), 1)
+        return shares
 
     def heaviest_tree(self) -> Subtree | None:
         """The tree below init that did most; None if nobody is known to have done anything."""
