@@ -91,7 +91,8 @@ def bash_subshells(draw: Draw) -> Plan:
     """A shell loop that forks for nothing."""
     seconds = draw.whole("seconds", 7, 12)
     loop = draw.pick("loop", "(:)", "x=$(:)", ": | :")
-    return Plan(_shell(str(loop), seconds), seconds, FORKS)
+    # Between the turns of the loop it asks date(1) for the time, 30 times a second and more.
+    return Plan(_shell(str(loop), seconds), seconds, FORKS, also=("short_job_flood",))
 
 
 @family("fork_storm")
@@ -122,7 +123,7 @@ def dash_subshells(draw: Draw) -> Plan:
     """Another shell, and its children run beside it."""
     seconds = draw.whole("seconds", 7, 12)
     loop = draw.pick("loop", "(exit 0) & wait", "(exit 0)", "y=$(exit 0)")
-    return Plan(_shell(str(loop), seconds, "dash"), seconds, FORKS)
+    return Plan(_shell(str(loop), seconds, "dash"), seconds, FORKS, also=("short_job_flood",))
 
 
 @family("fork_storm", needs=["perl"])

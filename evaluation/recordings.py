@@ -68,7 +68,7 @@ def replay(recording: Recording, rule_files: Sequence[Path | None]) -> Replayed:
     for record in recording.records():
         count += 1
         events += record.type == "event"
-        if type(record) is Loss:
+        if type(record) is Loss and record.component.startswith("collectors."):
             lost += record.lost
         batch.append(record)
         if len(batch) == 256:
