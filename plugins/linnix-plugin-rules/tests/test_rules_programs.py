@@ -3,6 +3,7 @@
 import pytest
 
 from linnix_core import CgroupSample, Evidence, ProcessEvent
+from linnix_plugin_rules.counting import ShortJobFlood
 
 FLOOD = "- {name: flood, detector: short_job_flood, threshold: 20, window_seconds: 5"
 CRASHES = "- {name: crashes, detector: crash_loop, threshold: 3, window_seconds: 60"
@@ -110,6 +111,27 @@ def test_a_flood_that_begins_among_work_that_gets_on_is_noticed(host, alerts_of)
     (alert,) = alerts_of(FLOOD + ", scope: exe, repeated_pct: 75}", host.records)
     assert alert.subject.key == loop.key
     assert alert.ts_ns > host.records[before].ts_ns
+
+
+@pytest.mark.parametrize("scope", ["exe", "host"])
+def test_each_of_two_limits_is_told_when_it_is_reached_and_not_looked_at_before(
+    host, alerts_of, monkeypatch, scope
+):
+    looks = []
+    look = ShortJobFlood.look
+
+    def counted(self, window, now_ns):
+        looks.append(self.threshold)
+        return look(self, window, now_ns)
+
+    monkeypatch.setattr(ShortJobFlood, "look", counted)
+    host.jobs(host.seen("bash"), 300, every=0.001)
+    more = FLOOD.replace("name: flood", "name: more").replace("20", "200")
+    alerts = alerts_of(f"{FLOOD}, scope: {scope}}}\n{more}, scope: {scope}}}", host.records)
+    assert [(alert.rule, alert.evidence[0].value) for alert in alerts] == [
+        ("flood", 20), ("more", 200)
+    ]  # fmt: skip
+    assert len(looks) < 10
 
 
 def test_with_the_scope_exe_jobs_of_different_programs_do_not_add_up(host, alerts_of):
