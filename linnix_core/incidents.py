@@ -48,6 +48,8 @@ def fingerprint(alert: Alert) -> str:
 
 @attrs.define
 class _Open:
+    """An incident, open or closed, and what its rules measured last."""
+
     incident: Incident
     evidence: dict[str, tuple[Evidence, ...]]
     published_ns: int
@@ -72,7 +74,7 @@ class IncidentBook:
         self._processes = processes if processes is not None else ProcessView()
         self._of_run: dict[str, Any] = {"host": host, "run_id": run_id, "boot_id": boot_id}
         self._open: dict[str, _Open] = {}
-        self._closed: OrderedDict[str, Incident] = OrderedDict()
+        self._closed: OrderedDict[str, _Open] = OrderedDict()
         self._lock = threading.Lock()
         self.view = IncidentView(self)
 
@@ -127,16 +129,17 @@ class IncidentBook:
 
     def _reopen(self, mark: str, alert: Alert) -> Incident | None:
         """The incident of this fingerprint that was over a short while ago, open again."""
-        for closed in reversed(self._closed.values()):
-            if closed.fingerprint == mark:
+        for known in reversed(self._closed.values()):
+            if known.incident.fingerprint == mark:
                 break
         else:
             return None
+        closed = known.incident
         if closed.closed_ns is None or not 0 <= alert.ts_ns - closed.closed_ns < REOPEN_NS:
             return None
-        del self._closed[closed.id]
-        again = attrs.evolve(closed, closed_ns=None, reopened=closed.reopened + 1)
-        known = self._open[mark] = _Open(again, {}, alert.ts_ns - UPDATE_EVERY_NS)
+        self._open[mark] = self._closed.pop(closed.id)
+        known.incident = attrs.evolve(closed, closed_ns=None, reopened=closed.reopened + 1)
+        known.published_ns = alert.ts_ns - UPDATE_EVERY_NS
         return self._update(known, alert)
 
     def _around(self, alert: Alert) -> dict[str, Any]:
@@ -184,13 +187,14 @@ class IncidentBook:
         return [self._close(mark, self._open[mark].incident.updated_ns + QUIET_NS) for mark in over]
 
     def _close(self, mark: str, now_ns: int) -> Incident:
-        incident = attrs.evolve(
-            self._open.pop(mark).incident, change="closed", closed_ns=now_ns, ts_ns=now_ns
+        known = self._open.pop(mark)
+        known.incident = attrs.evolve(
+            known.incident, change="closed", closed_ns=now_ns, ts_ns=now_ns
         )
-        self._closed[incident.id] = incident
+        self._closed[known.incident.id] = known
         if len(self._closed) > MAX_CLOSED:
             self._closed.popitem(last=False)
-        return attrs.evolve(incident)
+        return attrs.evolve(known.incident)
 
 
 def _higher(peak: tuple[Evidence, ...], measured: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
@@ -225,7 +229,8 @@ class IncidentView:
         if self._book is None:
             return []
         with self._book._lock:
-            every = [k.incident for k in self._book._open.values()] + [*self._book._closed.values()]
+            known = (*self._book._open.values(), *self._book._closed.values())
+            every = [each.incident for each in known]
         every.sort(key=lambda incident: incident.updated_ns, reverse=True)
         return [attrs.evolve(incident) for incident in every[:limit]]
 
@@ -235,7 +240,7 @@ class IncidentView:
             return None
         with self._book._lock:
             if incident_id in self._book._closed:
-                return attrs.evolve(self._book._closed[incident_id])
+                return attrs.evolve(self._book._closed[incident_id].incident)
             for known in self._book._open.values():
                 if known.incident.id == incident_id:
                     return attrs.evolve(known.incident)

@@ -272,15 +272,6 @@ class ProcessTable:
             process.exe = event.exe
         if process.args is None:
             process.args = event.args
-        # These are seldom other than before, and to look costs a quarter of setting them.
-        if (uid := event.uid) is not None and uid != process.uid:
-            process.uid = uid
-        if (gid := event.gid) is not None and gid != process.gid:
-            process.gid = gid
-        if (cwd := event.cwd) is not None and cwd != process.cwd:
-            process.cwd = cwd
-        if (cgroup := event.cgroup) is not None and cgroup != process.cgroup:
-            process.cgroup = cgroup
         if process.uid is None:
             process.uid = event.uid
             process.gid = event.gid
@@ -295,6 +286,15 @@ class ProcessTable:
         process.comm = event.comm or process.comm
         process.exe = event.exe
         process.args = event.args
+        # These are seldom other than before, and to look costs a quarter of setting them.
+        if (uid := event.uid) is not None and uid != process.uid:
+            process.uid = uid
+        if (gid := event.gid) is not None and gid != process.gid:
+            process.gid = gid
+        if (cwd := event.cwd) is not None and cwd != process.cwd:
+            process.cwd = cwd
+        if (cgroup := event.cgroup) is not None and cgroup != process.cgroup:
+            process.cgroup = cgroup
 
     def _adopt(self, process: Process, event: ProcessEvent) -> None:
         """Note the parent, if it was not known."""

@@ -463,6 +463,16 @@ def test_one_that_comes_back_soon_is_the_same_and_no_news():
     assert kept.view.get(closed.id) == again
 
 
+def test_one_that_comes_back_has_the_evidence_of_all_its_rules():
+    kept = book()
+    kept.add(alert("storm", evidence=(Evidence("forks", 900, "forks"),)))
+    kept.add(alert("burst", at_s=1, evidence=(Evidence("forks_per_s", 90, "forks/s"),)))
+    kept.close_quiet(QUIET_NS + SECOND)
+    (again,) = kept.add(alert("storm", at_s=400, evidence=(Evidence("forks", 5, "forks"),)))
+    assert again.rules == ("storm", "burst")
+    assert [item.value for item in again.evidence] == [5, 90]
+
+
 def test_one_that_comes_back_worse_is_news():
     kept = book()
     kept.add(alert(at_s=0, severity="low"))

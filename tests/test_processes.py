@@ -362,6 +362,16 @@ def test_a_fork_copies_its_parent_where_the_event_says_nothing():
     assert (said.comm, said.exe, said.uid, said.cgroup) == ("sh", "/bin/sh", 7, "/a")
 
 
+def test_an_exec_tells_whose_and_where_the_process_is_by_now():
+    """As a service does: forked by init, it moves to its cgroup, becomes its user, and execs."""
+    table = table_of(
+        event("fork", 5, 0, comm="init", uid=0, gid=0, cwd="/", cgroup="/init.scope"),
+        event("exec", 5, 0, comm="web", exe="/bin/web", uid=33, gid=34, cwd="/srv", cgroup="/w"),
+    )
+    web = table.view.find(5)
+    assert (web.uid, web.gid, web.cwd, web.cgroup) == (33, 34, "/srv", "/w")
+
+
 def test_an_exec_makes_the_image_new_and_inherits_nothing_of_it():
     table = table_of(
         event("seen", 5, 0, comm="sh", exe="/bin/sh", args=("sh",), uid=7, cgroup="/a", cwd="/"),

@@ -16,6 +16,8 @@ def host(tmp_path, monkeypatch):
     put(tmp_path, "proc/self/status", f"Name:\tx\nCapEff:\t{1 << CAP_SYS_ADMIN:016x}\n")
     (tmp_path / "proc/self/ns").mkdir()
     (tmp_path / "proc/self/ns/pid").symlink_to("pid:[4026531836]")
+    (tmp_path / "proc/self/ns/user").symlink_to("user:[4026531837]")
+    put(tmp_path, "proc/self/timens_offsets", "monotonic  0  0\nboottime  0  0\n")
     put(tmp_path, f"sys/kernel/tracing/{TRACEPOINT}", "name: sched_process_exec\n")
     put(tmp_path, "sys/kernel/tracing/events/sched/sched_process_exit/format", "field:pid_t pid;")
     put_headers(tmp_path, RELEASE)
@@ -75,6 +77,34 @@ def test_another_pid_namespace(host):
     said, hint = missing(host)
     assert "pid namespace" in said
     assert "host's pid namespace" in hint
+
+
+def test_another_user_namespace(host):
+    (host.root / "proc/self/ns/user").unlink()
+    (host.root / "proc/self/ns/user").symlink_to("user:[4026532000]")
+    said, hint = missing(host)
+    assert "user namespace" in said
+    assert hint == "run outside of it"
+
+
+def test_another_time_namespace(host):
+    put(host.root, "proc/self/timens_offsets", "monotonic  0  0\nboottime  -5  0\n")
+    said, hint = missing(host)
+    assert "time namespace" in said
+    assert hint == "run in the host's time namespace"
+
+
+def test_a_kernel_without_such_namespaces(host):
+    (host.root / "proc/self/ns/user").unlink()
+    (host.root / "proc/self/timens_offsets").unlink()
+    host.check()
+
+
+def test_no_proc(host):
+    (host.root / "proc/self/status").unlink()
+    said, hint = missing(host)
+    assert said.startswith("processes cannot be read: ")
+    assert hint == "mount proc at /proc"
 
 
 def test_no_tracefs(host):

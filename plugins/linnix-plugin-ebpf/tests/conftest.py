@@ -379,17 +379,17 @@ def has_v1():
 
 @pytest.fixture
 def make_group(ebpf):
-    """Make a cgroup: of the memory controller of version 1, or of version 2.
+    """Make a cgroup: of a controller of version 1, or of version 2.
 
     Where one of the versions is not mounted, everything is in the other.
     """
     groups = []
 
-    def make(version=None, name=None, inside=None):
+    def make(version=None, name=None, inside=None, controller="memory"):
         if inside is not None:
             root, folder = inside._root, inside.folder
         else:
-            first, second = _mounted("cgroup", "memory"), _mounted("cgroup2")
+            first, second = _mounted("cgroup", controller), _mounted("cgroup2")
             root = folder = (second or first) if version == 2 else (first or second)
         group = Group(folder / (name or f"linnix-test-{uuid.uuid4().hex[:8]}"), root)
         group.folder.mkdir()

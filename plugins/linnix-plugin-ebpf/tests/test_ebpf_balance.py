@@ -1,13 +1,14 @@
 """Nothing is missed unnoticed: what the kernel emitted is what came and what was lost."""
 
+import errno
 import os
 import subprocess
 import threading
 
 import pytest
 
-from linnix_core import Loss, ProcessTable, hookimpl
-from linnix_plugin_ebpf import EbpfCollector
+from linnix_core import Loss, PluginUnavailable, ProcessTable, hookimpl
+from linnix_plugin_ebpf import EbpfCollector, programs
 
 #: Bytes of the record of a fork in a ring, with its header.
 FORK_BYTES = 80
@@ -160,14 +161,14 @@ class TestInARun:
 
 
 def test_what_a_full_ring_has_no_room_for_is_counted(start_collector, storm):
-    size = 65_536
+    size = 262_144
     running = start_collector(ring_size=size, sample_interval=0.0)
-    parent = storm(1000)  # nobody reads yet
+    parent = storm(2500)  # nobody reads yet
     seen = running.begin()
     seen.wait(lambda: running.seen.accounts)
     emitted, received, lost = running.account
     assert emitted == received + sum(lost.values())
-    assert emitted >= 2000
+    assert emitted >= 5000
     assert 0 < received <= size // FORK_BYTES
     assert lost["ring_full"] == emitted - received
     # Afterwards everything comes through again.
@@ -186,6 +187,7 @@ def test_a_full_ring_is_a_state_with_a_reason_and_a_next_step(start_collector, s
     storm(300)
     seen = running.begin()
     seen.wait(lambda: running.seen.accounts)
+    running.end()  # others on this machine may fill so small a ring again and again
     health = running.collector.linnix_health()
     lost = running.account[2]["ring_full"]
     assert health.status == "degraded"
@@ -199,8 +201,9 @@ def test_a_full_ring_is_a_state_with_a_reason_and_a_next_step(start_collector, s
 def test_what_happened_unseen_is_made_up_for(start_collector, storm, start):
     """Nobody lives for ever in the process table because an exit was lost."""
     died = start("cat")
-    running = start_collector(ring_size=4096, sample_interval=0.05)
-    storm(300)
+    # Small enough for the storm, and large enough for what others do afterwards.
+    running = start_collector(ring_size=65_536, sample_interval=0.05)
+    storm(1000)
     died.kill()
     died.wait()
     born = start("cat", "-u", "-")
@@ -287,9 +290,13 @@ def test_a_storm_in_one_group_hides_no_other(start_collector, storm, make_group,
     assert lost["throttled"] >= 4000 - came
     health = running.collector.linnix_health()
     assert health.status == "degraded"
-    assert health.reason == (
-        f"{lost['throttled']} events were throttled (cgroup_rate); most of cgroup {loud.path}"
-    )
+    said, _, named = health.reason.partition("; most of cgroup ")
+    assert said == f"{lost['throttled']} events were throttled (cgroup_rate)"
+    # Somebody else on this machine may be louder still.
+    throttled = running.collector._programs.throttled_groups()
+    by_path = {running.collector._cgroups.find(group): count for group, count in throttled.items()}
+    assert by_path[loud.path] >= 4000 - came
+    assert by_path[named] == max(by_path.values())
 
 
 def test_a_rate_of_nothing_is_no_limit(start_collector, storm, make_group):
@@ -335,10 +342,25 @@ def test_a_sink_that_fails_loses_nothing(start_collector, storm, start):
     assert balances(running.account)
 
 
-def test_starting_and_stopping_leaves_nothing_open(ebpf, make_collector):
-    def descriptors():
-        return sorted(os.readlink(entry.path) for entry in os.scandir("/proc/self/fd"))
+def descriptors():
+    return sorted(os.readlink(entry.path) for entry in os.scandir("/proc/self/fd"))
 
+
+def test_a_start_that_fails_leaves_nothing_open(ebpf, make_collector, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    before = descriptors()
+    monkeypatch.setattr(programs, "Ring", refuse)
+    collector = make_collector()
+    with pytest.raises(PluginUnavailable, match=r"cannot be opened: .*allocate memory") as error:
+        collector.linnix_start()
+    assert "ring_size" in error.value.hint
+    collector.linnix_stop()
+    assert descriptors() == before
+
+
+def test_starting_and_stopping_leaves_nothing_open(ebpf, make_collector):
     def cycle():
         collector = make_collector()
         collector.linnix_start()

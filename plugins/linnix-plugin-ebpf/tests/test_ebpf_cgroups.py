@@ -43,6 +43,19 @@ def test_a_group_made_before_the_start(start_collector, told, make_group, versio
     assert told(seen, group) == group.path
 
 
+@pytest.mark.parametrize("controller", ["memory", "cpu"])
+def test_whoever_tells_it_a_process_is_in_one_group(start_collector, start, make_group, controller):
+    """Of several hierarchies of version 1 the same one names it, before and after the start."""
+    child = start(*make_group(controller=controller).inside("cat"))
+    seen = start_collector(sample_interval=0.05).begin()
+    told = seen.event("seen", pid=child.pid).cgroup
+    assert told is not None
+    assert seen.wait(lambda: seen.samples(child.pid))[0].cgroup == told
+    child.stdin.close()
+    child.wait()
+    assert seen.event("exit", pid=child.pid).cgroup == told
+
+
 def test_a_group_within_another(seen, told, make_group, version):
     inner = make_group(name="inner", inside=make_group(version))
     assert told(seen, inner) == inner.path
@@ -122,21 +135,25 @@ os.wait()
 def machine(tmp_path):
     """The paths of groups on a machine with these mounts and hierarchies."""
 
-    def make(mountinfo, own="", controllers=None):
+    def make(mountinfo, own="", controllers=None, **options):
         (tmp_path / "mountinfo").write_text(mountinfo)
         (tmp_path / "own").write_text(own)
         return CgroupPaths(
             controllers or {},
             mountinfo=str(tmp_path / "mountinfo"),
             own=str(tmp_path / "own"),
+            **options,
         )
 
     return make
 
 
-def mount(folder, root="/", kind="cgroup2", options="rw"):
+def mount(folder, root="/", kind="cgroup2", options="rw", device=None):
     name = str(folder).replace(" ", "\\040")
-    return f"36 32 0:27 {root} {name} rw shared:9 - {kind} none {options}\n"
+    if device is None:
+        found = folder.stat().st_dev
+        device = f"{os.major(found)}:{os.minor(found)}"
+    return f"36 32 {device} {root} {name} rw shared:9 - {kind} none {options}\n"
 
 
 def inode(folder):
@@ -168,6 +185,27 @@ def test_the_whole_goes_before_a_part_of_it_that_is_mounted_elsewhere(machine, t
     part.mkdir()
     for lines in (mount(whole) + mount(part, root="/x"), mount(part, root="/x") + mount(whole)):
         assert machine(lines).find(inode(whole / "x")) == "/x"
+
+
+def test_what_is_hidden_by_another_mount_or_outside_of_the_namespace_is_not_read(machine, tmp_path):
+    (tmp_path / "x").mkdir()
+    for line in (mount(tmp_path, device="0:0"), mount(tmp_path, root="/../..")):
+        assert machine(line).paths == {}
+
+
+def test_in_a_cgroup_namespace_paths_are_those_of_the_namespace(machine, tmp_path):
+    """What the kernel tells begins at the host's root."""
+    paths = machine(mount(tmp_path), of_the_host=False)
+    group = tmp_path / "made later"
+    group.mkdir()
+    number = inode(group)
+    paths.add(number, b"/docker/7/made later")
+    assert paths.find(number) == "/made later"
+    group.rename(tmp_path / "renamed")
+    paths.add(number, b"/docker/7/renamed")
+    assert paths.find(number) == "/renamed"
+    paths.add(1 << 40, b"/docker/8")
+    assert paths.find(1 << 40) is None
 
 
 def test_of_version_1_the_first_controller_that_is_mounted_names_the_groups(machine, tmp_path):

@@ -631,6 +631,40 @@ def test_a_pid_that_is_used_again_is_another_process(seen, start, reuse, in_proc
     assert (table.view.get(keys[-1]).alive, table.view.get(keys[-1]).args) == (True, ("cat", "-"))
 
 
+# Forks and ends with the same pid as fast as it can; says how often the pid was the same.
+REUSE = """
+import os, sys
+same = 0
+while same < 20:
+    pids = []
+    for code in (1, 2, 3):
+        if pids:
+            with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+                last.write(str(pids[0] - 1))
+        pid = os.fork()
+        if pid == 0:
+            os._exit(code)
+        os.waitpid(pid, 0)
+        pids.append(pid)
+    same += len({*pids}) == 1
+"""
+
+
+def test_a_pid_that_is_used_again_at_once_is_another_process(seen, finish_python):
+    """Within the ten milliseconds to which a start time is known."""
+    parent = finish_python(REUSE)
+    seen.catch_up()
+    lives = {}
+    for event in seen.events("fork", "exit", ppid=parent.pid):
+        lives.setdefault(event.key, []).append(event.kind)
+    assert len(lives) >= 60
+    assert {tuple(kinds) for kinds in lives.values()} == {("fork", "exit")}
+    table = ProcessTable()
+    table.update(seen.events("fork", "exit", ppid=parent.pid))
+    assert len(table._dead) == len(lives)
+    assert {table.view.get(key).alive for key in lives} == {False}
+
+
 # --- the OOM killer -----------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """What is missing is a state with its reason and the next step; what is not needed is given up."""
 
+import errno
 import hashlib
 import json
 import os
@@ -56,13 +57,16 @@ def reason(error):
 
 
 @pytest.fixture
-def status(tmp_path):
-    """A /proc/self/status with these capabilities."""
+def proc(tmp_path):
+    """A /proc of a process with these capabilities."""
 
     def write(*numbers):
-        file = tmp_path / "status"
-        file.write_text(f"Name:\tx\nCapEff:\t{sum(1 << number for number in numbers):016x}\n")
-        return str(file)
+        own = tmp_path / "self"
+        (own / "ns").mkdir(parents=True)
+        capabilities = sum(1 << number for number in numbers)
+        # The name is that of whatever this was started as.
+        (own / "status").write_bytes(b"Name:\tl\xefnnix\nCapEff:\t%016x\n" % capabilities)
+        return str(tmp_path)
 
     return write
 
@@ -79,12 +83,10 @@ CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
         ([0, 1, 12], "CAP_BPF and CAP_PERFMON"),
     ],
 )
-def test_missing_capabilities_are_named(status, tmp_path, held, missing):
+def test_missing_capabilities_are_named(proc, tmp_path, held, missing):
     (tmp_path / "btf").touch()
     with pytest.raises(PluginUnavailable) as error:
-        requirements.check(
-            btf=str(tmp_path / "btf"), status=status(*held), release="6.1.0-13-amd64"
-        )
+        requirements.check(btf=str(tmp_path / "btf"), proc=proc(*held), release="6.1.0-13-amd64")
     assert reason(error) == (
         f"needs {missing}",
         "run as root, or give the service AmbientCapabilities=CAP_BPF CAP_PERFMON",
@@ -93,9 +95,9 @@ def test_missing_capabilities_are_named(status, tmp_path, held, missing):
 
 @pytest.mark.parametrize("held", [[CAP_BPF, CAP_PERFMON], [CAP_SYS_ADMIN]])
 @pytest.mark.parametrize("release", ["5.8", "5.15.0-91-generic", "6.18.44", "10.0-rc1"])
-def test_what_is_enough_is_enough(status, tmp_path, held, release):
+def test_what_is_enough_is_enough(proc, tmp_path, held, release):
     (tmp_path / "btf").touch()
-    requirements.check(btf=str(tmp_path / "btf"), status=status(*held), release=release)
+    requirements.check(btf=str(tmp_path / "btf"), proc=proc(*held), release=release)
 
 
 @pytest.mark.parametrize("release", ["4.19.0-25-amd64", "5.4.0-150-generic", "5.7.19", "3.10"])
@@ -129,21 +131,28 @@ def test_another_byte_order_is_told(monkeypatch):
         requirements.check()
 
 
-def test_another_pid_namespace_is_a_limit(tmp_path):
-    assert requirements.limits(namespace=str(tmp_path / "none")) == []
-    (limit,) = requirements.limits(namespace=str(tmp_path))
-    assert "not the host's pid namespace" in limit
+def test_another_cgroup_namespace_is_a_limit(proc, tmp_path):
+    assert requirements.limits(proc=proc()) == []
+    (tmp_path / "self/ns/cgroup").touch()
+    (limit,) = requirements.limits(proc=str(tmp_path))
+    assert "not the host's cgroup namespace" in limit
+
+
+def test_what_forbids_bpf_is_guessed(proc, tmp_path):
+    assert "seccomp" in requirements.why_forbidden(proc())
+    (tmp_path / "self/ns/user").touch()
+    assert "user namespace" in requirements.why_forbidden(str(tmp_path))
 
 
 def test_a_kernel_that_does_not_count_io_is_a_limit(tmp_path):
     none = str(tmp_path / "none")
-    (limit,) = requirements.limits(namespace=none, io=none)
+    (limit,) = requirements.limits(proc=none, io=none)
     assert "does not count the storage I/O" in limit
 
 
 def test_a_kernel_that_does_not_count_how_long_processes_wait_is_a_limit(tmp_path):
     none = str(tmp_path / "none")
-    (limit,) = requirements.limits(namespace=none, delay=none)
+    (limit,) = requirements.limits(proc=none, delay=none)
     assert "how long processes wait for a CPU" in limit
 
 
@@ -236,13 +245,31 @@ def test_a_program_that_must_be_there_and_is_refused_is_told(
 ):
     image = spoil("tp_btf/sched_process_fork")
     monkeypatch.setattr(module, "read_object", lambda: image)
-    caplog.set_level("DEBUG", "linnix")
+    caplog.set_level("INFO", "linnix")  # as with -v
     with pytest.raises(PluginUnavailable) as error:
         make_collector().linnix_start()
     assert str(error.value).startswith("the programs cannot be loaded: the kernel refused:")
     assert error.value.hint == "linnix -v doctor shows what the kernel said"
-    # What the kernel said of it.
-    assert "unreachable insn" in caplog.text
+    # What the kernel said of it, in lines, and nothing of how libbpf went about it.
+    assert any("unreachable insn" in line for line in caplog.messages)
+    assert not [line for line in caplog.messages if "\n" in line or "relo #" in line]
+
+
+def test_programs_that_cannot_be_attached_are_told(ebpf, make_collector, monkeypatch, caplog):
+    def busy(self, program):
+        raise BpfError(program, errno.EBUSY, ["libbpf: prog 'snapshot': failed to attach"])
+
+    monkeypatch.setattr(BpfObject, "attach", busy)
+    caplog.set_level("INFO", "linnix")  # as with -v
+    collector = make_collector()
+    with pytest.raises(PluginUnavailable) as error:
+        collector.linnix_start()
+    collector.linnix_stop()
+    assert reason(error) == (
+        "the programs cannot be attached: snapshot: Device or resource busy",
+        "linnix -v doctor shows what the kernel said",
+    )
+    assert caplog.messages == ["libbpf: prog 'snapshot': failed to attach"]
 
 
 def test_without_one_that_is_refused_the_others_run(spoil, start_collector, monkeypatch):
@@ -269,6 +296,40 @@ def test_types_that_are_not_what_they_should_be(alone):
     script = 'mount --bind /dev/null /sys/kernel/btf/vmlinux && exec "$@"'
     (said,) = alone(within=("unshare", "--mount", "sh", "-c", script, "sh"))
     assert said["unavailable"].startswith("the programs cannot be loaded: the kernel's types:")
+
+
+@pytest.mark.parametrize(
+    ("within", "reason", "hint"),
+    [
+        (
+            ["unshare", "--pid", "--fork", "--mount-proc"],
+            "the kernel reports pids of the host, and this pid namespace has others",
+            "run on the host, or in a container with the host's pid namespace",
+        ),
+        pytest.param(
+            ["unshare", "--time", "--boottime", "100000"],
+            "the kernel reports times of the host's clock, and this time namespace has another",
+            "run in the host's time namespace",
+            marks=pytest.mark.skipif(
+                not os.path.exists("/proc/self/ns/time"), reason="needs time namespaces"
+            ),
+        ),
+        (
+            ["unshare", "--user", "--map-root-user"],
+            "the programs cannot be loaded: the kernel refused: Operation not permitted",
+            "the capabilities of a user namespace do not count: run outside of it",
+        ),
+        (
+            ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"],
+            "processes cannot be read: [Errno 2] No such file or directory: '/proc/self/status'",
+            "mount proc at /proc",
+        ),
+    ],
+    ids=["pids", "times", "capabilities", "no proc"],
+)  # fmt: skip
+def test_where_what_the_kernel_tells_does_not_fit_it_does_not_start(alone, within, reason, hint):
+    (said,) = alone(within=within)
+    assert (said["unavailable"], said["hint"]) == (reason, hint)
 
 
 @pytest.mark.parametrize(("kept", "missing"), [("bpf", "CAP_PERFMON"), ("perfmon", "CAP_BPF")])

@@ -43,9 +43,11 @@ def test_it_says_when_others_are_hidden(make_collector, monkeypatch):
         assert any("hidepid" in limit for limit in limits) == hidden
 
 
-def test_without_a_list_of_processes_it_is_unavailable(make_collector, tmp_path):
-    collector = make_collector(LinuxReader(str(tmp_path / "proc")))
-    with pytest.raises(PluginUnavailable, match="cannot be listed") as caught:
+@pytest.mark.parametrize(("folder", "why"), [("proc", "No such file"), ("", "there are none")])
+def test_without_a_list_of_processes_it_is_unavailable(make_collector, tmp_path, folder, why):
+    """Who asks would at least find itself."""
+    collector = make_collector(LinuxReader(str(tmp_path / folder)))
+    with pytest.raises(PluginUnavailable, match=f"cannot be listed: .*{why}") as caught:
         collector.linnix_start()
     assert "/proc" in caught.value.hint
 

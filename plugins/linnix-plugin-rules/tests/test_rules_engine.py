@@ -430,12 +430,12 @@ def test_the_shipped_rules_report_a_flood_of_one_program_within_three_seconds(ho
 
 def test_the_shipped_rules_are_silent_about_a_build_on_a_few_cores(host):
     make = host.seen("make")
-    for _ in range(2000):
+    for n in range(2000):
         compiler = host.fork(make)
-        host.exec(compiler, "gcc")
+        host.exec(compiler, "gcc", "-c", f"file{n}.c")
         host.wait(1 / 80)
         cc1 = host.fork(compiler)
-        host.exec(cc1, "cc1")
+        host.exec(cc1, "cc1", "-quiet", f"file{n}.c")
         host.exit(cc1)
         host.wait(1 / 80)
         host.exit(compiler)

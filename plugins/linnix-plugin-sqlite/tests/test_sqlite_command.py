@@ -4,14 +4,19 @@ import json
 import sqlite3
 from contextlib import closing
 from datetime import datetime
+from hashlib import blake2b
 
+import attrs
 import click
 import pytest
 from click.testing import CliRunner
 
-from linnix_core import Batch, LinnixError
+from linnix_core import Batch, LinnixError, Subject, SystemSample, read_bundle
 from linnix_plugin_sqlite.command import history
 from linnix_plugin_sqlite.moments import MOMENT, shown
+
+#: What alerts of the class fork_storm about /bin/sh, in no cgroup, have in common.
+MARK = blake2b(b"fork_storm\0/bin/sh\0", digest_size=8).hexdigest()
 
 HOSTILE = "evil\x1b[2J\n\u202ename"
 
@@ -140,8 +145,6 @@ def test_findings_of_another_time_are_none(family, linnix_history):
 def test_of_an_incident_the_last_publication_counts(
     start_handler, stop_handler, make_notices, linnix_history, now_ns
 ):
-    import attrs
-
     handler = start_handler()
     _, incident, _ = make_notices()
     handler.linnix_incident(incident)
@@ -153,12 +156,81 @@ def test_of_an_incident_the_last_publication_counts(
     assert listed["change"] == "closed"
 
 
+def test_an_incident_is_open_while_somebody_watches(
+    start_handler, stop_handler, make_notices, linnix_history
+):
+    handler = start_handler()
+    handler.linnix_incident(make_notices()[1])
+    assert "  open  " in linnix_history("list", "incidents")
+    stop_handler(handler)
+    assert "  run ended  " in linnix_history("list", "incidents")
+
+
 def test_the_limit_keeps_the_last(start_handler, make_notices, linnix_history, now_ns):
     handler = start_handler()
     for number in range(5):
         handler.linnix_alert(make_notices(number, now_ns + number)[0])
     listed = json.loads(linnix_history("list", "alerts", "--json", "--limit", "2"))
     assert [alert["id"] for alert in listed] == ["a3", "a4"]
+
+
+# --- an incident --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def storm(start_handler, stop_handler, make_event, make_notices, now_ns):
+    """A shell from before forks, which becomes an incident, gets worse, ends; so does the run."""
+    handler = start_handler(types=("event", "system", "cgroup"))
+    shell = make_event("seen", pid=2, exe="/bin/sh", ts_ns=now_ns - 300 * 10**9)
+    handler.linnix_handle(Batch([shell, make_event(pid=9, ts_ns=now_ns - 299 * 10**9)]))
+    handler.linnix_flush()
+    child = {"ppid": 2, "parent_start_ns": shell.start_ns}
+    forks = [make_event(pid=pid, start_ns=3 * 10**7, **child) for pid in range(100, 120)]
+    handler.linnix_handle(Batch([SystemSample(10**9, cpus=4, ts_ns=now_ns), *forks]))
+    alert, incident, insight = make_notices()
+    about = Subject(shell.key, "/bin/sh", "sh")
+    alert, later = (
+        attrs.evolve(alert, subject=about, ts_ns=now_ns + offset, id=str(offset))
+        for offset in (10**8, 60 * 10**9)
+    )
+    opened = attrs.evolve(
+        incident, subject=about, fingerprint=MARK, opened_ns=alert.ts_ns,
+        updated_ns=alert.ts_ns, ts_ns=alert.ts_ns,
+    )  # fmt: skip
+    closed = attrs.evolve(
+        opened, change="closed", alerts=2, updated_ns=later.ts_ns, closed_ns=later.ts_ns
+    )
+    handler.linnix_alert(alert)
+    handler.linnix_incident(opened)
+    handler.linnix_insight(insight)
+    handler.linnix_handle(Batch([make_event(pid=500, ts_ns=now_ns + 30 * 10**9, **child)]))
+    handler.linnix_alert(later)
+    handler.linnix_incident(closed)
+    stop_handler(handler)
+    return opened, alert, insight
+
+
+def test_an_incident_of_a_run_that_is_over_is_a_file_to_judge_again(
+    storm, linnix_history, tmp_path
+):
+    opened, alert, insight = storm
+    assert linnix_history("bundle", opened.id, str(tmp_path / "bundle.json")) == ""
+    bundle = read_bundle(tmp_path / "bundle.json")
+    assert bundle.request.incident == opened
+    assert bundle.alerts == (alert,)
+    assert bundle.insight == insight
+    assert bundle.request.processes[0].key == opened.subject.key
+    facts = {fact.name: fact.value for fact in bundle.request.facts}
+    # Who lived before, and what happened until then and not later.
+    assert facts["descendants alive"] == 20
+    assert facts["cores"] == 4
+
+
+def test_an_incident_that_is_not_known_is_an_error(storm, linnix_history, tmp_path):
+    with pytest.raises(LinnixError, match=r"holds no incident \\x1b") as caught:
+        linnix_history("bundle", "\x1b", str(tmp_path / "bundle.json"))
+    assert "linnix history list incidents" in caught.value.hint
+    assert not (tmp_path / "bundle.json").exists()
 
 
 # --- the database -------------------------------------------------------------------------
@@ -172,7 +244,7 @@ def test_check_tells_what_is_in_it_while_the_agent_writes(
     handler.linnix_flush()
     printed = linnix_history("check")
     assert "event     5 records in 1 chunks" in printed
-    assert "is running: 5 records stored, 0 lost" in printed
+    assert "has not ended: 5 records stored, 0 lost" in printed
     document = json.loads(linnix_history("check", "--json"))
     assert document["ok"] is True
     assert document["chunks"]["event"]["records"] == 5

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from linnix_core import Batch, Health, Loss, Query, RecordsLost
+from linnix_core import Batch, CgroupSample, Health, Loss, Query, RecordsLost
 from linnix_plugin_sqlite import Reader, tree_at
 from linnix_plugin_sqlite.handler import MAX_WAITING
 
@@ -52,7 +52,8 @@ def test_what_a_full_disk_took_is_exactly_what_is_missing(
         assert handler.linnix_health().status == "degraded"
         assert "disk is full" in handler.linnix_health().reason
     assert 0 < lost < sent
-    handler.linnix_alert(make_notices()[0])
+    with pytest.raises(RecordsLost, match="disk is full"):
+        handler.linnix_alert(make_notices()[0])
     ballast.unlink()
     # Nothing is restarted: the next flush writes what is still in memory, the alert too.
     lost += hand_over(handler, make_batch(10))
@@ -107,7 +108,8 @@ def test_findings_wait_for_room_and_the_oldest_go_in_the_end(
     handler = start_handler(path=disk / "history.db")
     fill(disk / "ballast")
     for number in range(25):
-        handler.linnix_alert(make_notices(number)[0])
+        with pytest.raises(RecordsLost):
+            handler.linnix_alert(make_notices(number)[0])
     (disk / "ballast").unlink()
     handler.linnix_flush()
     kept = [alert.id for alert in handler.linnix_query(Query(("alert",))).records]
@@ -145,6 +147,33 @@ def test_a_failure_is_logged_once_and_so_is_its_end(start_handler, make_batch, s
         ("WARNING", f"cannot write to {path}: database or disk is full"),
         ("INFO", f"writing to {path} again"),
     ]
+
+
+def test_while_it_cannot_write_no_call_passes_as_if_all_were_well(
+    start_handler, make_batch, make_notices, small_disk, now_ns
+):
+    """The agent takes a call that passes for the end of the trouble, and says so."""
+    disk = small_disk("size=1m")
+    handler = start_handler(path=disk / "history.db")
+    fill(disk / "ballast")
+    hand_over(handler, make_batch(3))
+    handler.linnix_flush()
+    alert, incident, insight = make_notices()
+    other = Batch([CgroupSample("/a", 1, ts_ns=now_ns)])
+    for hook, argument in (
+        (handler.linnix_handle, make_batch(1)),
+        (handler.linnix_handle, other),
+        (handler.linnix_alert, alert),
+        (handler.linnix_incident, incident),
+        (handler.linnix_insight, insight),
+    ):
+        with pytest.raises(RecordsLost) as caught:
+            hook(argument)
+        assert (caught.value.count, caught.value.why) == (0, "disk_full")
+    (disk / "ballast").unlink()
+    handler.linnix_flush()
+    handler.linnix_handle(other)
+    handler.linnix_alert(alert)
 
 
 def test_what_never_found_room_is_said_at_the_end(

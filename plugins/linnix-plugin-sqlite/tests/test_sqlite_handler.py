@@ -213,6 +213,31 @@ def test_a_record_from_the_future_does_not_make_everything_old(start_handler, ma
     assert len(handler.linnix_query(Query(("event",))).records) == 2
 
 
+def test_a_clock_that_is_set_forward_by_mistake_makes_nothing_old(start_handler, make_event, clock):
+    elapsed_s = 0.0
+    clock.monotonic = lambda: elapsed_s
+    handler = start_handler(max_age=3600.0)
+
+    def pass_(seconds, set_to_s=0):
+        nonlocal elapsed_s
+        elapsed_s += seconds
+        clock.ns += (seconds + set_to_s) * 10**9
+        handler.linnix_handle(Batch([make_event(pid=int(elapsed_s), ts_ns=clock.ns)]))
+        handler.linnix_flush()
+        return [record.pid for record in handler.linnix_query(Query(("event",))).records]
+
+    week_s = 7 * 86_400
+    assert pass_(20) == [20]
+    assert pass_(20, week_s) == [20, 40]
+    assert pass_(500) == [20, 40, 540]
+    assert sorted(pass_(20, -week_s)) == [20, 40, 540, 560]
+    # What is old is old from then on as before.
+    assert 20 not in pass_(3600)
+    # If it is no mistake, it is believed after a while.
+    assert len(pass_(20, week_s)) > 1
+    assert pass_(601) == [4180, 4781]
+
+
 def incompressible(random, count):
     return ["".join(random.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=count))]
 

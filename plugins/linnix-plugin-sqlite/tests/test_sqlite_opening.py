@@ -76,7 +76,7 @@ def test_a_program_that_holds_a_lock_delays_records_and_loses_none(start_handler
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(make_handler, path):
     path.write_bytes(b"notes of somebody\n" * 100)
-    assert "is damaged: file is not a database" in refusal(make_handler)
+    assert "is no database, or its beginning is damaged" in refusal(make_handler)
     assert path.read_bytes() == b"notes of somebody\n" * 100
 
 

@@ -262,6 +262,37 @@ def test_in_a_storm_events_decide(start_handler, make_event, monkeypatch):
     assert len(snapshot_times(handler)) == 1 + 4
 
 
+# --- a clock that is set ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "jumps_s",
+    [(-3600,), (-7200, 3600, -900), (30 * 86_400, -30 * 86_400), (-600, 30 * 86_400, -31 * 86_400)],
+)
+@pytest.mark.parametrize("checkpoint", [1.0, 86_400.0])
+def test_every_moment_stays_what_it_was_when_the_clock_is_set(
+    start_handler, make_event, clock, path, jumps_s, checkpoint
+):
+    handler, told = start_handler(max_age=86_400.0, checkpoint=checkpoint), {}
+    elapsed_s, pid = 0.0, 0
+    clock.monotonic = lambda: elapsed_s
+    for jump_s in (0, *jumps_s):
+        clock.ns += jump_s * SECOND_NS
+        for _ in range(12):
+            for _ in range(5):
+                pid, elapsed_s, clock.ns = pid + 1, elapsed_s + 2, clock.ns + 2 * SECOND_NS
+                events = [make_event(pid=pid, ts_ns=clock.ns)]
+                if pid > 5:
+                    events.append(make_event("exit", pid=pid - 5, ts_ns=clock.ns))
+                handler.linnix_handle(Batch(events))
+            handler.linnix_flush()
+            told.setdefault(clock.ns, set(range(max(pid - 4, 1), pid + 1)))
+    for ts_ns, alive in told.items():
+        moment = tree_at(path, ts_ns)
+        assert {process.pid for process in moment.processes} == alive
+        assert (moment.as_of_ns, moment.recording) == (ts_ns, True)
+
+
 # --- what is not known --------------------------------------------------------------------
 
 

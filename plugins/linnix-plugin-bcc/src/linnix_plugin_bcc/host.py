@@ -18,8 +18,8 @@ CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 #: The first kernel with a ring buffer for BPF programs.
 OLDEST_KERNEL = (5, 8)
 
-#: The inode of the first pid namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h).
-_FIRST_PID_NAMESPACE = "pid:[4026531836]"
+#: The host's own namespaces, by their inodes (include/uapi/linux/nsfs.h).
+_OF_THE_HOST = {"pid": "pid:[4026531836]", "user": "user:[4026531837]"}
 
 
 @attrs.frozen
@@ -37,11 +37,27 @@ class Host:
                 f"the kernel is {self.release}, and ring buffers for BPF came with 5.8",
                 hint="use the collector psutil",
             )
-        if not self._may_load_programs():
+        try:
+            able = self._may_load_programs()
+        except OSError as error:
+            raise PluginUnavailable(
+                f"processes cannot be read: {error}", hint="mount proc at /proc"
+            ) from error
+        if not able:
             raise PluginUnavailable(
                 "BPF programs cannot be loaded without CAP_BPF and CAP_PERFMON", hint="run as root"
             )
-        if str((self.root / "proc/self/ns/pid").readlink()) != _FIRST_PID_NAMESPACE:
+        if not self._is_of_the_host("user"):
+            raise PluginUnavailable(
+                "BPF programs cannot be loaded with the capabilities of a user namespace",
+                hint="run outside of it",
+            )
+        if self._clock_is_moved():
+            raise PluginUnavailable(
+                "the kernel reports times of the host's clock, and this time namespace has another",
+                hint="run in the host's time namespace",
+            )
+        if not self._is_of_the_host("pid"):
             raise PluginUnavailable(
                 "the kernel reports pids of the host, and this pid namespace has others",
                 hint="run on the host, or in a container with the host's pid namespace",
@@ -104,6 +120,20 @@ class Host:
     def _format(self, tracepoint: str) -> str:
         assert self.tracefs is not None
         return (self.tracefs / "events/sched" / tracepoint / "format").read_text("ascii")
+
+    def _is_of_the_host(self, kind: str) -> bool:
+        try:
+            return str((self.root / "proc/self/ns" / kind).readlink()) == _OF_THE_HOST[kind]
+        except OSError:
+            return True  # a kernel without such namespaces
+
+    def _clock_is_moved(self) -> bool:
+        try:
+            offsets = (self.root / "proc/self/timens_offsets").read_text("ascii")
+        except OSError:
+            return False  # a kernel without time namespaces
+        found = re.search(r"^boottime\s+(\S+)\s+(\S+)", offsets, re.MULTILINE)
+        return found is not None and found.groups() != ("0", "0")
 
     def _may_load_programs(self) -> bool:
         status = (self.root / "proc/self/status").read_text("utf-8", "replace")

@@ -6,6 +6,7 @@ walking the hierarchy, later ones are told by the kernel when they are made.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -29,8 +30,11 @@ class CgroupPaths:
     """What the groups are called, as ``/proc/PID/cgroup`` would show it.
 
     Where controllers of version 1 are in use and a process is in the root of version 2,
-    its group of the first of ``controllers`` that is mounted names it: ``subsystem`` is
-    the kernel's index of that controller and ``hierarchy`` the number of its hierarchy.
+    its group of the first of ``controllers`` that is mounted names it: ``controller`` is that
+    one, ``subsystem`` the kernel's index of it, ``hierarchy`` the number of its hierarchy.
+
+    In a cgroup namespace of its own, where ``of_the_host`` is false, paths begin at the root of
+    the namespace; groups outside of it have none.
     """
 
     def __init__(
@@ -39,10 +43,13 @@ class CgroupPaths:
         *,
         mountinfo: str = "/proc/self/mountinfo",
         own: str = "/proc/self/cgroup",
+        of_the_host: bool = True,
     ) -> None:
+        self._of_the_host = of_the_host
         # Of several mounts the one that shows most: a container's shows its own part.
         mounts = dict(sorted(_mounts(_lines(mountinfo)), key=_root_length, reverse=True))
         numbers = dict(_hierarchies(_lines(own)))
+        self.controller: str | None = None
         self.subsystem: int | None = None
         self.hierarchy = -1
         self._roots: list[tuple[int, bytes, bytes]] = []
@@ -51,16 +58,23 @@ class CgroupPaths:
         for name, index in controllers.items():
             controller = name.encode()
             if index is not None and controller in mounts and numbers.get(controller):
-                self.subsystem, self.hierarchy = index, numbers[controller]
+                self.controller, self.subsystem = name, index
+                self.hierarchy = numbers[controller]
                 self._roots.append((CGROUP_V1, *mounts[controller]))
                 break
         #: Path by id, of the groups that are known.
         self.paths: dict[int, str] = {}
-        self._walked = 0.0
+        self._walked = -math.inf
         self._walk()
 
     def add(self, group: int, path: bytes) -> None:
         """The kernel has made or renamed a group."""
+        if not self._of_the_host:
+            # Its paths begin at the host's root: ours are found by looking, when one is needed.
+            if group in self.paths:
+                self.paths.clear()  # what is below it has another path now as well
+            self._walked = -math.inf
+            return
         former = self.paths.get(group)
         self._keep(group, path)
         if former not in {None, self.paths[group]}:
@@ -117,11 +131,21 @@ def _mounts(lines: list[bytes]) -> Iterator[tuple[bytes, tuple[bytes, bytes]]]:
         if len(fields) < 5 or len(kind) < 3:
             continue
         place = _unescape(fields[3]), _unescape(fields[4])
+        if place[0].startswith(b"/..") or not _is_on_top(place[1], fields[2]):
+            continue  # outside of this cgroup namespace, or something else is mounted over it
         if kind[0] == b"cgroup2":
             yield b"", place
         elif kind[0] == b"cgroup":
             for option in kind[2].split(b","):
                 yield option, place
+
+
+def _is_on_top(folder: bytes, device: bytes) -> bool:
+    try:
+        found = os.stat(folder).st_dev  # noqa: PTH116 - a path of bytes
+    except OSError:
+        return False
+    return device == b"%d:%d" % (os.major(found), os.minor(found))
 
 
 def _root_length(mount: tuple[bytes, tuple[bytes, bytes]]) -> int:

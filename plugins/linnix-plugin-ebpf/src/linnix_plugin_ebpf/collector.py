@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import select
 import time
@@ -164,13 +165,16 @@ class EbpfCollector:
                 str(error), hint="pip install --force-reinstall linnix-plugin-ebpf"
             ) from error
         except BpfError as error:
-            self._log.debug("%s", "\n".join(error.log))
+            raise self._refused("loaded", error) from error
+        except OSError as error:
             raise PluginUnavailable(
-                f"the programs cannot be loaded: {error}",
-                hint="linnix -v doctor shows what the kernel said",
+                f"what the programs write cannot be opened: {error}",
+                hint="make ring_size smaller, or raise the limits of this process",
             ) from error
         self._programs = programs
-        self._cgroups = CgroupPaths(programs.v1_subsystems)
+        self._cgroups = CgroupPaths(
+            programs.v1_subsystems, of_the_host=requirements.in_host_cgroups()
+        )
         self._decoder = Decoder(self._cgroups)
         rate = self._config.cgroup_rate
         programs.configure(
@@ -184,20 +188,30 @@ class EbpfCollector:
         try:
             programs.attach()
         except BpfError as error:
-            raise PluginUnavailable(f"the programs cannot be attached: {error}") from error
+            raise self._refused("attached", error) from error
         # Who was there before is looked for after that, so that nobody falls in between.
-        self._unsent = seen_now()
+        self._unsent = seen_now(self._cgroups)
         self._snapshots = self._choose_snapshots(programs)
+
+    def _refused(self, what: str, error: BpfError) -> PluginUnavailable:
+        for line in error.log:
+            self._log.info("%s", line)
+        return PluginUnavailable(
+            f"the programs cannot be {what}: {error}",
+            hint=requirements.why_forbidden()
+            if error.code == errno.EPERM
+            else "linnix -v doctor shows what the kernel said",
+        )
 
     def _choose_snapshots(self, programs: Programs) -> Snapshots:
         if programs.snapshots:
             try:
-                return KernelSnapshots(programs, self._cgroups, self._decoder.alive)
+                return KernelSnapshots(programs, self._cgroups, self._decoder)
             except (BpfError, OSError) as error:
                 self._proc_only = str(error)
         else:
             self._proc_only = "the kernel refused the program"
-        return ProcSnapshots()
+        return ProcSnapshots(self._cgroups)
 
     @hookimpl
     def linnix_stop(self) -> None:
@@ -332,7 +346,7 @@ class EbpfCollector:
         except (BpfError, OSError) as error:
             # Kernels before 5.19 may refuse an iterator once the capabilities are dropped.
             self._proc_only = str(error)
-            self._snapshots = ProcSnapshots()
+            self._snapshots = ProcSnapshots(self._cgroups)
             return
         if self._config.sample_interval:
             ts_ns = records[-1].ts_ns if records else time.time_ns()

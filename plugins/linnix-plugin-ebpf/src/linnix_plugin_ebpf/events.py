@@ -35,6 +35,12 @@ _REMEMBERED_BYTES = 256
 _K = TypeVar("_K")
 _T = TypeVar("_T")
 
+#: A pid may be used again within the tick that a start time is known to.
+_TICK_NS = 10_000_000
+
+#: Start times that are remembered as told later than they were.
+_MOVED = 4096
+
 #: Executable and folder.
 _Paths: TypeAlias = tuple[str | None, str | None]
 
@@ -47,7 +53,8 @@ def boot_offset_ns() -> int:
 class Decoder:
     """Makes events of records; keeps who is alive, as the ring tells it.
 
-    ``alive`` maps each pid to the start time of its process, exact to the nanosecond.
+    ``alive`` maps each pid to the start time of its process, exact to the nanosecond;
+    `start_of` tells what that is in records.
     ``unidentified`` counts victims of the OOM killer of which the kernel told the pid only,
     and that had not been heard of.
     """
@@ -59,6 +66,11 @@ class Decoder:
         self._paths: dict[tuple[int, bytes], _Paths] = {}
         self._args: dict[bytes, tuple[str, ...]] = {}
         self.alive: dict[int, int] = {}
+        #: By the exact time, what is told as the start of who began in the tick in which another
+        #: of the same pid had begun and ended: the next tick, so that they are not taken for one.
+        self.moved: dict[int, int] = {}
+        #: Start of the last that ended in the tick in which it began, by pid.
+        self._brief: dict[int, int] = {}
         self.unidentified = 0
 
     def decode(self, data: Any, offsets: Iterable[int], offset_ns: int) -> list[Record]:
@@ -71,6 +83,11 @@ class Decoder:
         exec_part, known_paths, known_args = wire.EXEC_PART.unpack_from, self._paths, self._args
         cgroups, alive, names = self._cgroups.paths, self.alive, self._names
         event_bytes, page_bytes = _EVENT_BYTES, wire.PAGE_BYTES
+        brief, moved = self._brief, self.moved
+        if len(brief) > wire.REMEMBERED:
+            # Only those of the last tick matter.
+            last_ns = max(brief.values()) - _TICK_NS
+            brief = self._brief = {pid: ns for pid, ns in brief.items() if ns >= last_ns}
         # Often the process or the parent is that of the event before.
         process_ns = start_ns = parent_ns = parent_start_ns = 0
         events: list[Record] = []
@@ -90,10 +107,16 @@ class Decoder:
                 cgroup = self._cgroups.find(group)
             if raw_ns != process_ns:
                 process_ns, start_ns = raw_ns, start_time_ns(raw_ns)
+                if moved:
+                    start_ns = moved.get(raw_ns, start_ns)
             if former_ns != parent_ns:
                 parent_ns, parent_start_ns = former_ns, start_time_ns(former_ns)
+                if moved:
+                    parent_start_ns = moved.get(former_ns, parent_start_ns)
             if kind == FORK:
                 alive[pid] = raw_ns
+                if moved or pid in brief:
+                    start_ns = self._apart(pid, raw_ns, start_ns, parent_start_ns)
                 event = ProcessEvent(
                     "fork", pid, start_ns, ppid, parent_start_ns, uid, gid, comm,
                     None, None, None, cgroup, "kernel", False,
@@ -111,6 +134,8 @@ class Decoder:
                 )  # fmt: skip
                 if alive.get(pid) == raw_ns:
                     del alive[pid]
+                if time_ns - start_ns < _TICK_NS:
+                    brief[pid] = start_ns
             elif kind == EXEC:
                 alive[pid] = raw_ns
                 exe_bytes, cwd_bytes, args_bytes = exec_part(data, offset + event_bytes)
@@ -139,6 +164,20 @@ class Decoder:
                     continue
             events.append(event)
         return events
+
+    def start_of(self, exact_ns: int) -> int:
+        """The ``start_ns`` in records of a process, by its exact start time."""
+        return self.moved.get(exact_ns) or start_time_ns(exact_ns)
+
+    def _apart(self, pid: int, raw_ns: int, start_ns: int, parent_start_ns: int) -> int:
+        """A start by which a process is no other, and not older than its parent."""
+        earliest = max(self._brief.get(pid, -_TICK_NS) + _TICK_NS, parent_start_ns)
+        if start_ns >= earliest:
+            return start_ns
+        if len(self.moved) >= _MOVED:
+            del self.moved[next(iter(self.moved))]
+        self.moved[raw_ns] = earliest
+        return earliest
 
     def _read_paths(self, walked: tuple[int, bytes]) -> _Paths:
         exe_bytes, raw = walked

@@ -1,6 +1,6 @@
 """The system's libbpf through ctypes: as much of it as one collector needs.
 
-libbpf is found by its soname, ``libbpf.so.1`` or else ``libbpf.so.0``. What it prints
+libbpf is found by its soname, ``libbpf.so.1`` or else ``libbpf.so.0``. What it has to say
 (the verifier's log among it) is kept for the message of the error that follows.
 """
 
@@ -20,6 +20,9 @@ SONAMES = ("libbpf.so.1", "libbpf.so.0")
 # Kinds of BTF types (include/uapi/linux/btf.h).
 _KIND_ENUM = 6
 _KIND_TYPEDEF = 8
+
+# enum libbpf_print_level: what comes after it only tells how libbpf goes about things.
+_INFO = 1
 
 #: libbpf's own numbers: clean null pointers and error codes from libbpf.so.0 as well.
 _STRICT_ALL = 0xFFFF_FFFF
@@ -87,6 +90,8 @@ class Libbpf:
         self._lib.libbpf_set_print(self._print)
 
     def _keep(self, level: int, form: bytes, arguments: int) -> int:
+        if level > _INFO:
+            return 0
         # A va_list is passed by reference on the processors that Linux runs eBPF on.
         text = ctypes.create_string_buffer(16_384)
         self._vsnprintf(text, len(text), form, arguments)
@@ -193,7 +198,7 @@ class BpfObject:
     def attach(self, program: str) -> None:
         """Let a program run from now on."""
         link = self._lib.bpf_program__attach(self._program(program))
-        self._links[program] = self._lib.pointer(f"{program} cannot be attached", link)
+        self._links[program] = self._lib.pointer(program, link)
 
     def detach(self) -> None:
         """Let no program run any more. What has begun to run may still finish."""

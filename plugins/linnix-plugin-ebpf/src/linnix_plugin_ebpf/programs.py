@@ -59,7 +59,7 @@ def read_object() -> bytes:
 
 
 class Programs:
-    """Everything loaded, nothing attached yet. Raises `BpfError`.
+    """Everything loaded, nothing attached yet. Raises `BpfError` and ``OSError``.
 
     ``without`` lists programs that the kernel refused and that a run can do without.
     """
@@ -90,12 +90,16 @@ class Programs:
                 chosen.remove(refused)
                 self.without += (refused,)
         self._chosen = chosen
-        self.ring_fd = self._object.map_fd("ring")
-        self.ring = Ring(self.ring_fd, self._ring_bytes)
-        self._counters = self._shared("counters", self._cpus * COUNTERS_BYTES)
-        self._words = memoryview(self._counters).cast("Q")
-        self._control = self._shared("control", CONTROL.size)
-        self._buckets = self._object.map_fd("buckets")
+        try:
+            self.ring_fd = self._object.map_fd("ring")
+            self.ring = Ring(self.ring_fd, self._ring_bytes)
+            self._counters = self._shared("counters", self._cpus * COUNTERS_BYTES)
+            self._words = memoryview(self._counters).cast("Q")
+            self._control = self._shared("control", CONTROL.size)
+            self._buckets = self._object.map_fd("buckets")
+        except BaseException:
+            self._object.close()
+            raise
 
     def _load(self, image: bytes, chosen: list[str]) -> BpfObject:
         loading = BpfObject(self._lib, image)

@@ -77,14 +77,21 @@ _NOTHING = _Known(b"", b"", None, 0, 0, 0, 0, 0, 0, 0, ProcessSample(0, 0, 0))
 class Sampler:
     """Compares each snapshot with the one before.
 
-    ``io`` and ``delay`` say whether this kernel counts the storage I/O of processes, and how
-    long they wait for a CPU; else it is not known.
+    ``start_of`` makes the start time in records of an exact one. ``io`` and ``delay`` say
+    whether this kernel counts the storage I/O of processes, and how long they wait for a CPU;
+    else it is not known.
     """
 
     def __init__(
-        self, cgroup_path: Callable[[int], str | None], *, io: bool = True, delay: bool = True
+        self,
+        cgroup_path: Callable[[int], str | None],
+        start_of: Callable[[int], int] = start_time_ns,
+        *,
+        io: bool = True,
+        delay: bool = True,
     ) -> None:
         self._cgroup_path = cgroup_path
+        self._start_of = start_of
         self._io = io
         self._delay = delay
         self._before: dict[int, _Known] = {}
@@ -108,7 +115,7 @@ class Sampler:
             per_ns = 100.0 / interval_ns
         leaders, others = _by_process(snapshot)
         known, samples, path, io, delay = self._before, [], self._cgroup_path, self._io, self._delay
-        page_bytes, start_time = wire.PAGE_BYTES, start_time_ns
+        page_bytes, start_time = wire.PAGE_BYTES, self._start_of
         nothing, no_delay = 0 if io else None, 0.0 if delay else None
         for pid, use, rest in leaders:
             more = others.get(pid)

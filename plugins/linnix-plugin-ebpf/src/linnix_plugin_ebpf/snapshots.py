@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
-from linnix_core import ProcessEvent, ProcessSample, Record, start_time_ns
+from linnix_core import ProcessEvent, ProcessSample, Record
 from linnix_plugin_ebpf import requirements
 from linnix_plugin_ebpf.cgroups import CgroupPaths
+from linnix_plugin_ebpf.events import Decoder
 from linnix_plugin_ebpf.programs import Programs
 from linnix_plugin_ebpf.samples import Sampler, processes_of
 from linnix_plugin_ebpf.wire import Thread, comm_of
@@ -39,16 +40,20 @@ class Snapshots(Protocol):
 
 
 class KernelSnapshots:
-    """From the kernel's iterator over tasks. ``alive`` is who the ring says is alive."""
+    """From the kernel's iterator over tasks. ``decoder`` knows who the ring says is alive."""
 
-    def __init__(self, programs: Programs, cgroups: CgroupPaths, alive: dict[int, int]) -> None:
+    def __init__(self, programs: Programs, cgroups: CgroupPaths, decoder: Decoder) -> None:
         self._programs = programs
         self._cgroups = cgroups
-        self._alive = alive
+        self._alive = alive = decoder.alive
+        self._start_of = decoder.start_of
         self._sampler = Sampler(
-            cgroups.find, io=requirements.counts_io(), delay=requirements.counts_delay()
+            cgroups.find,
+            decoder.start_of,
+            io=requirements.counts_io(),
+            delay=requirements.counts_delay(),
         )
-        self._reader = LinuxReader()
+        self._reader = LinuxReader(controller=cgroups.controller)
         self.count = 0
         for thread in processes_of(programs.snapshot()).values():
             if not thread.state & _ENDED:
@@ -84,7 +89,7 @@ class KernelSnapshots:
         """Exits that nobody told."""
         for pid, began_ns in known.items():
             thread = processes.get(pid)
-            start_ns = start_time_ns(began_ns)
+            start_ns = self._start_of(began_ns)
             if (thread is not None and thread.start_ns == began_ns) or (pid, start_ns) in told:
                 continue
             if self._alive.get(pid) == began_ns:
@@ -107,7 +112,7 @@ class KernelSnapshots:
     ) -> Iterator[ProcessEvent]:
         """Processes whose fork nobody told; what they run is read from /proc."""
         for pid, thread in processes.items():
-            start_ns = start_time_ns(thread.start_ns)
+            start_ns = self._start_of(thread.start_ns)
             if known.get(pid) == thread.start_ns or (pid, start_ns) in told:
                 continue
             if thread.state & _ENDED:
@@ -121,7 +126,7 @@ class KernelSnapshots:
             thread.pid,
             start_ns,
             thread.ppid,
-            start_time_ns(thread.parent_start_ns),
+            self._start_of(thread.parent_start_ns),
             thread.uid,
             thread.gid,
             comm_of(thread.comm),
@@ -140,8 +145,8 @@ class KernelSnapshots:
 class ProcSnapshots:
     """From /proc, process by process: where the kernel's iterator cannot be used."""
 
-    def __init__(self) -> None:
-        self._tree = ProcessTree(LinuxReader(), io=True, fds=False)
+    def __init__(self, cgroups: CgroupPaths) -> None:
+        self._tree = ProcessTree(LinuxReader(controller=cgroups.controller), io=True, fds=False)
         self._tree.poll(time.time_ns(), time.monotonic())
         self.count = self._tree.count
 
@@ -152,9 +157,10 @@ class ProcSnapshots:
         return [record for record in found if lost or record.type == "sample"]
 
 
-def seen_now() -> list[Record]:
+def seen_now(cgroups: CgroupPaths) -> list[Record]:
     """Everyone who is running now, with what /proc tells while there is the right to read it."""
-    found = ProcessTree(LinuxReader(), io=False, fds=False).poll(time.time_ns(), time.monotonic())
+    reader = LinuxReader(controller=cgroups.controller)
+    found = ProcessTree(reader, io=False, fds=False).poll(time.time_ns(), time.monotonic())
     # Those who only wait to be waited for: their exit has been, and will not be told.
     dead = {
         sample.pid

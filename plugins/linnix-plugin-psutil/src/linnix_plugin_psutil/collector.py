@@ -66,11 +66,13 @@ class PsutilCollector:
     def linnix_start(self) -> None:
         """See whether processes can be listed at all."""
         try:
-            list(self._reader.pids())
+            why = "" if list(self._reader.pids()) else "there are none"
         except READ_ERRORS as error:
+            why = str(error)
+        if why:
             raise PluginUnavailable(
-                f"processes cannot be listed: {error}", hint="mount proc at /proc"
-            ) from error
+                f"processes cannot be listed: {why}", hint="mount proc at /proc"
+            )
 
     @hookimpl
     def linnix_poll(self) -> list[Record]:

@@ -26,10 +26,14 @@ _DELETED = b" (deleted)"
 
 
 class LinuxReader:
-    """Reads ``/proc/PID/stat`` of every process, and the rest only of those that changed."""
+    """Reads ``/proc/PID/stat`` of every process, and the rest only of those that changed.
 
-    def __init__(self, proc: str = "/proc") -> None:
+    ``controller`` is that of `cgroup_path`.
+    """
+
+    def __init__(self, proc: str = "/proc", *, controller: str | None = None) -> None:
         self._proc = proc
+        self._controller = controller
 
     def since_boot_ns(self) -> int:
         """The time that field 22 of stat counts in: it goes on while the machine sleeps."""
@@ -61,7 +65,8 @@ class LinuxReader:
                 args = None  # a zombie had some, and shows none
         ids = _IDS.findall(_read_or_nothing(f"{folder}/status"))
         uid, gid = map(int, ids) if len(ids) == 2 else (None, None)
-        cgroup = cgroup_path(_text(_read_or_nothing(f"{folder}/cgroup", 65_536)))
+        groups = _text(_read_or_nothing(f"{folder}/cgroup", 65_536))
+        cgroup = cgroup_path(groups, self._controller)
         return Image(exe, args, uid, gid, cwd, cgroup, truncated)
 
     def io_bytes(self, pid: int) -> tuple[int, int] | None:
@@ -98,25 +103,29 @@ def parse_stat(pid: int, stat: bytes) -> Reading:
     )
 
 
-def cgroup_path(text: str) -> str | None:
+def cgroup_path(text: str, controller: str | None = None) -> str | None:
     """The cgroup in the text of ``/proc/PID/cgroup`` (cgroups(7)).
 
     Version 2 has one line, ``0::/path``. Beside controllers of version 1 it is often the
-    root and says nothing; then the longest path of version 1 is taken.
+    root and says nothing; then it is that of this ``controller``, or else the longest path.
 
     >>> cgroup_path("4:memory:/job/7\\n1:cpu:/\\n0::/\\n")
     '/job/7'
+    >>> cgroup_path("4:memory:/job/7\\n1:cpu,cpuacct:/\\n0::/\\n", "cpu")
+    '/'
     """
-    unified, others = None, []
+    unified, others, chosen = None, [], None
     for line in text.split("\n"):  # a name may hold every other kind of line break
         number, _, rest = line.partition(":")
-        _, _, path = rest.partition(":")
+        names, _, path = rest.partition(":")
         if number == "0":
             unified = path
         elif path:
             others.append(path)
+            if controller in names.split(","):
+                chosen = path
     if others and unified in {None, "", "/"}:
-        return max(others, key=len)
+        return chosen or max(others, key=len)
     return unified or None
 
 

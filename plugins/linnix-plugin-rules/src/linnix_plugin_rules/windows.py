@@ -282,13 +282,13 @@ class EventWindow:
         return None if tree is None else tree.offender
 
     def repeated(self) -> dict[Hashable, float]:
-        """The share of programs whose command line their actor had used before, by group.
+        """The share of programs that the same command started with the same command line, by group.
 
         That of all is that of None. Looked at are the latest entries, and of each the latest
         program: enough to tell what is the same again and again from what never is.
         """
         lately = [
-            (entry.group.key, entry.actor, entry.command)
+            (entry.group.key, entry.actor and entry.actor.image.args, entry.command)
             for entry in islice(reversed(self._entries), MAX_STEPS)
             if entry.command is not None
         ]

@@ -64,8 +64,8 @@ class Chunk:
         return self.count - self.stored
 
     def takes(self, ts_ns: int) -> bool:
-        """Whether a record of that time still belongs in here."""
-        return self.raw_bytes < MAX_RAW_BYTES and ts_ns - self.since_ns < MAX_SPAN_NS
+        """Whether a record of that time still belongs in here; none after a clock was set back."""
+        return self.raw_bytes < MAX_RAW_BYTES and abs(ts_ns - self.since_ns) < MAX_SPAN_NS
 
     def pack(self) -> bytes:
         """All records so far, compressed."""

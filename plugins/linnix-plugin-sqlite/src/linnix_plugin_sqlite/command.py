@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from linnix_core import (
     Query,
     encode,
     printable,
+    write_bundle,
 )
 from linnix_plugin_sqlite.handler import FILE_NAME
 from linnix_plugin_sqlite.moments import MOMENT, shown
@@ -220,6 +221,7 @@ def list_findings(
         found = reader.query(
             Query((what.removesuffix("s"),), since, until, limit=min(max(limit, 1), MAX_LIMIT))
         )
+        over = reader.ended_runs()
     records: list[Any] = list(found.records)
     if what == "incidents":
         records = list({record.id: record for record in records}.values())
@@ -229,28 +231,30 @@ def list_findings(
         click.echo(f"No {what} were recorded in that time.")
     else:
         header, cells = _COLUMNS[what]
-        _print_table(header, [cells(record) for record in records])
+        _print_table(header, [cells(record, over) for record in records])
     if not found.complete:
         click.echo("There is more: --limit, --since and --until choose.", err=True)
 
 
-def _alert_cells(alert: Alert) -> tuple[str, ...]:
+def _alert_cells(alert: Alert, _: Collection[str]) -> tuple[str, ...]:
     return (shown(alert.ts_ns), alert.severity, alert.rule, alert.message)
 
 
-def _incident_cells(incident: Incident) -> tuple[str, ...]:
-    ended = "open" if incident.closed_ns is None else shown(incident.closed_ns)
+def _incident_cells(incident: Incident, over: Collection[str]) -> tuple[str, ...]:
+    # Of a run that is over, nobody watched to the end of what was open.
+    unknown = "run ended" if incident.run_id in over else "open"
+    ended = unknown if incident.closed_ns is None else shown(incident.closed_ns)
     return (
         incident.id, shown(incident.opened_ns), ended, incident.severity,
         incident.class_ or "-", str(incident.alerts), incident.summary,
     )  # fmt: skip
 
 
-def _insight_cells(insight: Insight) -> tuple[str, ...]:
+def _insight_cells(insight: Insight, _: Collection[str]) -> tuple[str, ...]:
     return (shown(insight.ts_ns), insight.incident, insight.class_, insight.reasoner, insight.why)
 
 
-_COLUMNS: dict[str, tuple[tuple[str, ...], Callable[[Any], tuple[str, ...]]]] = {
+_COLUMNS: dict[str, tuple[tuple[str, ...], Callable[[Any, Collection[str]], tuple[str, ...]]]] = {
     "alerts": (("TIME", "SEVERITY", "RULE", ""), _alert_cells),
     "incidents": (
         ("ID", "OPENED", "CLOSED", "SEVERITY", "CLASS", "ALERTS", ""),
@@ -258,6 +262,19 @@ _COLUMNS: dict[str, tuple[tuple[str, ...], Callable[[Any], tuple[str, ...]]]] = 
     ),
     "insights": (("TIME", "INCIDENT", "CLASS", "REASONER", ""), _insight_cells),
 }
+
+
+@history.command()
+@click.argument("incident")
+@click.argument("file", type=click.Path(path_type=Path))
+@_database
+def bundle(incident: str, file: Path, db: Path) -> None:
+    """Write all that is known of INCIDENT to FILE, which any reasoner can judge again.
+
+    Of a running agent, `linnix explain --bundle` writes what its reasoners were asked.
+    """
+    with _reading(db) as reader:
+        write_bundle(reader.bundle(incident), file)
 
 
 # --- the database itself ----------------------------------------------------------------
@@ -288,7 +305,7 @@ def _report_lines(db: Path, report: Report) -> Iterator[str]:
     for type_, count in sorted(report.findings.items()):
         yield f"  {type_:<9} {count:,}"
     for run in report.runs:
-        ended = "is running" if run["ended_ns"] is None else f"to {shown(run['ended_ns'])}"
+        ended = "has not ended" if run["ended_ns"] is None else f"to {shown(run['ended_ns'])}"
         said = f"{run['stored']:,} records stored, {run['lost']:,} lost"
         killed = ", killed" if run["killed"] else ""
         yield f"  run {printable(run['run_id'])} {shown(run['began_ns'])} {ended}{killed}: {said}"

@@ -52,6 +52,10 @@ SNAPSHOT_LATEST_S = 900.0
 #: Nanoseconds between two looks at what has got too old.
 _FORGET_EVERY_NS = 10 * 10**9
 
+#: A clock that was set forward by more than so many seconds makes nothing old for so many more:
+#: it may have been a mistake, and what is deleted does not come back.
+_SET_FORWARD_S, _BELIEVED_AFTER_S = 60.0, 600.0
+
 
 class SqliteHandler:
     """Keep a bounded history in SQLite: findings, events, and who lived at any moment."""
@@ -81,6 +85,8 @@ class SqliteHandler:
         self._snapshot_ns = 0
         self._snapshot_wanted = False
         self._forgot_ns = 0
+        self._ahead_s = self._ahead()
+        self._believed_s = 0.0
         self._stopped = False
         # Start, stop and questions come from other threads than the rest.
         self._lock = threading.Lock()
@@ -102,6 +108,7 @@ class SqliteHandler:
         types = self._types
         count = sum(record.type in types for record in batch)
         if not count:
+            self._warn()
             return  # and nothing was encoded for it
         lines = batch.lines()
         with self._lock:
@@ -119,9 +126,7 @@ class SqliteHandler:
                     self._follow(record)
             self._latest_ns = max(self._latest_ns, batch[-1].ts_ns)
             self._took(count)
-            if self._failing is not None:
-                # Nothing of this batch is lost yet; but nobody should think that all is well.
-                raise RecordsLost(0, self._failing.why, str(self._failing))
+        self._warn()
 
     @hookimpl
     def linnix_alert(self, alert: Alert) -> None:
@@ -216,7 +221,11 @@ class SqliteHandler:
     def _follow(self, event: ProcessEvent) -> None:
         if event.kind == "exit":
             self._jobs.add(event, self._living)
+        before_ns = self._living.latest_ns
         self._living.apply(event)
+        if self._living.latest_ns < before_ns:
+            # Snapshots from before are ahead of all that comes now.
+            self._snapshot_wanted = True
         self._events_since_snapshot += 1
 
     def _took(self, count: int) -> None:
@@ -253,6 +262,12 @@ class SqliteHandler:
                 # Not told to the core, whose queue counts records of batches only.
                 self._lost += 1
                 self._lost_unwritten += 1
+        self._warn()
+
+    def _warn(self) -> None:
+        """Nothing of this call is lost yet; but nobody should think that all is well."""
+        if (failing := self._failing) is not None:
+            raise RecordsLost(0, failing.why, str(failing))
 
     def _lose(self, chunk: Chunk) -> None:
         self._lost += chunk.unstored
@@ -365,14 +380,25 @@ class SqliteHandler:
 
     def _forget(self) -> None:
         """Old is what is old by the records' time, and by the clock, should they be ahead."""
-        now_ns = min(self._latest_ns, self._context.clock.time_ns())
-        if self._store is None or now_ns - self._forgot_ns < _FORGET_EVERY_NS:
+        clock = self._context.clock
+        now_ns = min(self._latest_ns, clock.time_ns())
+        if self._store is None or abs(now_ns - self._forgot_ns) < _FORGET_EVERY_NS:
             return
         self._forgot_ns = now_ns
+        before_s, self._ahead_s = self._ahead_s, self._ahead()
+        if self._ahead_s > before_s + _SET_FORWARD_S:
+            self._believed_s = clock.monotonic() + _BELIEVED_AFTER_S
+        if clock.monotonic() < self._believed_s:
+            return
         self._store.forget(
             now_ns - int(self._config.max_age * 1e9),
             now_ns - int(self._config.findings_max_age * 1e9),
         )
+
+    def _ahead(self) -> float:
+        """Seconds by which the clock of the day is ahead of the one that nobody sets."""
+        clock = self._context.clock
+        return clock.time_ns() / 1e9 - clock.monotonic()
 
     def _end(self) -> None:
         if self._store is not None:

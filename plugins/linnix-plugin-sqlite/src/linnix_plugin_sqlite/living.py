@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from linnix_core import Process, ProcessEvent, ProcessKey, decode, encode
 
-__all__ = ["Living"]
+__all__ = ["Living", "as_seen"]
 
 #: boot_id, pid, start_ns: equal to a `ProcessKey`, and ten times cheaper to make.
 _Key: TypeAlias = tuple[str, int, int]
@@ -22,6 +22,9 @@ MAX_LIVING = 131_072
 #: that comes after its exit must not bring anyone back to life.
 MAX_ENDED = 8_192
 ENDED_NS = 5 * 10**9
+
+#: Events come nearly in order; one that is older than this shows that the clock was set back.
+CLOCK_SET_BACK_NS = 60 * 10**9
 
 
 class Living:
@@ -40,7 +43,7 @@ class Living:
         self._processes: dict[_Key, Process] = {}
         self._by_pid: dict[int, _Key] = {}
         self._ended: OrderedDict[_Key, tuple[int, str | None]] = OrderedDict()
-        #: The latest time of an event that was applied.
+        #: The latest time of an event that was applied, since the clock was set back.
         self.latest_ns = 0
 
     def __len__(self) -> int:
@@ -71,7 +74,9 @@ class Living:
 
     def apply(self, event: ProcessEvent) -> None:
         """Take in one event."""
-        self.latest_ns = max(self.latest_ns, event.ts_ns)
+        ts_ns = event.ts_ns
+        if ts_ns > self.latest_ns or ts_ns < self.latest_ns - CLOCK_SET_BACK_NS:
+            self.latest_ns = ts_ns
         key = (event.boot_id, event.pid, event.start_ns)
         process = self._processes.get(key)
         if event.kind == "exit":
@@ -140,7 +145,7 @@ class Living:
         """Lines from which `restored` makes the same state again."""
         ended = [(*key, ts_ns) for key, (ts_ns, _) in self._ended.items()]
         head = {"latest_ns": self.latest_ns, "ended": ended}
-        return [json.dumps(head).encode(), *map(encode, map(_as_seen, self))]
+        return [json.dumps(head).encode(), *map(encode, map(as_seen, self))]
 
     @classmethod
     def restored(cls, lines: Iterable[bytes]) -> Living:
@@ -212,7 +217,8 @@ def _adopt(process: Process, event: ProcessEvent) -> None:
         process.parent = parent
 
 
-def _as_seen(process: Process) -> ProcessEvent:
+def as_seen(process: Process) -> ProcessEvent:
+    """The event that tells of a process which is already there."""
     known: dict[str, Any] = {
         name: getattr(process, name)
         for name in ("comm", "exe", "args", "uid", "gid", "cwd", "cgroup", "labels")

@@ -53,13 +53,19 @@ def because(error: sqlite3.Error | OSError) -> str:
     return words.get(code_of(error), "io_error")
 
 
-def damaged(path: Path, error: object) -> PluginUnavailable:
+def damaged(path: Path, error: sqlite3.Error) -> PluginUnavailable:
     """What to say of a file that is no whole database. It is never touched."""
-    return PluginUnavailable(
-        f"{path} is damaged: {error}",
-        hint=f"move it away together with {path.name}-wal and {path.name}-shm, "
-        "and a new one is begun; sqlite3's .recover may save what it holds",
+    hint = (
+        f"move it away together with {path.name}-wal and {path.name}-shm, "
+        "and a new one is begun; sqlite3's .recover may save what it holds"
     )
+    if code_of(error) == sqlite3.SQLITE_NOTADB:
+        # Nothing tells that it ever was one.
+        return PluginUnavailable(
+            f"{path} is no database, or its beginning is damaged: {error}",
+            hint=f"choose another path; or, if it was the history, {hint}",
+        )
+    return PluginUnavailable(f"{path} is damaged: {error}", hint=hint)
 
 
 # --- the writer -------------------------------------------------------------------------

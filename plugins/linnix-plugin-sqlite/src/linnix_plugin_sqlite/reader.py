@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from linnix_core import (
+    Bundle,
     LinnixError,
     PluginUnavailable,
     Process,
     ProcessEvent,
     Query,
     Result,
+    bundle_of,
     decode,
+    printable,
 )
-from linnix_plugin_sqlite.chunks import lines_of
-from linnix_plugin_sqlite.living import Living
+from linnix_plugin_sqlite.chunks import MAX_SPAN_NS, lines_of
+from linnix_plugin_sqlite.living import Living, as_seen
 from linnix_plugin_sqlite.opening import DAMAGED, code_of, damaged, open_reading
 from linnix_plugin_sqlite.schema import MIGRATIONS, require_ours
 from linnix_plugin_sqlite.store import MINUTE_NS
@@ -33,6 +38,13 @@ FINDINGS = ("alert", "incident", "insight", "feedback")
 
 #: Records that one answer holds at most, whatever is asked for.
 MAX_LIMIT = 100_000
+
+#: How long before an incident opened or got worse is looked at to explain it, in nanoseconds.
+BUNDLE_NS = 120 * 10**9
+
+#: By how many nanoseconds a chunk begins before the end of the former one only where the clock
+#: was set back: one spans half of it, and records overtake each other by less.
+SET_BACK_NS = 2 * MAX_SPAN_NS
 
 _FOREVER = 2**63 - 1
 
@@ -154,6 +166,12 @@ class Reader:
         rows = self._all("SELECT DISTINCT type FROM chunks WHERE type != 'tree'")
         return [type_ for (type_,) in rows]
 
+    def ended_runs(self) -> frozenset[str]:
+        """The ids of runs of which no more will come: they ended, or their end was noticed."""
+        return frozenset(
+            run_id for (run_id,) in self._all("SELECT run_id FROM runs WHERE ended_ns IS NOT NULL")
+        )
+
     def _findings(self, type_: str, query: Query, limit: int, latest: bool) -> Iterator[Any]:
         order = "DESC" if latest else "ASC"
         rows = self._all(
@@ -208,30 +226,34 @@ class Reader:
         where the history does not reach back so far.
         """
         run, run_id, host, ended_ns, last_ns, lost = self._run_at(ts_ns)
-        snapshots = self._all(
-            "SELECT id, part FROM chunks WHERE type = 'tree' AND run = ? AND until_ns <= ?"
-            " ORDER BY id DESC LIMIT 1",
+        chunks = self._all(
+            "SELECT id, part, since_ns, until_ns FROM chunks WHERE type = 'event' AND run = ?"
+            " ORDER BY part",
             run,
+        )
+        first, last = _parts_at(chunks, ts_ns)
+        snapshots = self._all(
+            "SELECT id, part FROM chunks WHERE type = 'tree' AND run = ?"
+            " AND (part < ? OR (part <= ? AND until_ns <= ?)) ORDER BY id DESC LIMIT 1",
+            run,
+            first,
+            last,
             ts_ns,
         )
         living, part = Living(), 0
         if snapshots:
             id_, part = snapshots[0]
             living = Living.restored(self._required(id_))
-        chunks = self._all(
-            "SELECT id, part, since_ns FROM chunks WHERE type = 'event' AND run = ?"
-            " AND part > ? ORDER BY part",
-            run,
-            part,
-        )
-        needed = max((p for _, p, since_ns in chunks if since_ns <= ts_ns), default=part)
-        for id_, its_part, since_ns in chunks[: needed - part]:
+        for id_, its_part, since_ns, _ in chunks:
+            if not part < its_part <= last:
+                continue
             part += 1
             if its_part != part:
                 raise self._too_early(ts_ns)
-            for line in self._required(id_) if since_ns <= ts_ns else ():
+            before = its_part < first
+            for line in self._required(id_) if before or since_ns <= ts_ns else ():
                 event = decode(line)
-                if isinstance(event, ProcessEvent) and event.ts_ns <= ts_ns:
+                if isinstance(event, ProcessEvent) and (before or event.ts_ns <= ts_ns):
                     living.apply(event)
         return Moment(
             ts_ns,
@@ -276,6 +298,50 @@ class Reader:
                 hint="linnix history check says more",
             )
         return lines
+
+    # --- an incident ------------------------------------------------------------------
+
+    def bundle(self, incident: str) -> Bundle:
+        """An incident by its id, as reasoners were asked: when it opened or last got worse.
+
+        Raises `LinnixError` where it is not known.
+        """
+        published = self.query(Query(("incident",), incident=incident, limit=MAX_LIMIT)).records
+        if not published:
+            raise LinnixError(
+                f"{self._path} holds no incident {printable(incident, 80)}",
+                hint="those that it holds: linnix history list incidents",
+            )
+        asked = [each for each in published if each.change in ("opened", "worse")]
+        told = (asked or published)[-1]
+        since_ns, until_ns = told.updated_ns - BUNDLE_NS, told.updated_ns
+        around = Query((), since_ns, until_ns)
+        alerts = Query(("alert",), told.opened_ns, until_ns, limit=MAX_LIMIT)
+        return bundle_of(
+            told,
+            itertools.chain(
+                self._living_at(since_ns, told.run_id),
+                # One by one: a storm has more than memory should hold.
+                heapq.merge(
+                    *(self._readable(type_, around) for type_ in self._types()),
+                    key=lambda record: record.ts_ns,
+                ),
+                self.query(alerts).records,
+                self.query(Query(("insight",), incident=incident)).records,
+            ),
+        )
+
+    def _living_at(self, ts_ns: int, run_id: str) -> Iterable[ProcessEvent]:
+        try:
+            moment = self.tree_at(ts_ns)
+        except LinnixError:
+            return ()  # The run began later: the records have all that is known.
+        return map(as_seen, moment.processes) if moment.run_id == run_id else ()
+
+    def _readable(self, type_: str, query: Query) -> Iterator[Any]:
+        for record in self._records(type_, query, latest=False):
+            if record is not None:
+                yield record
 
     # --- short jobs -------------------------------------------------------------------
 
@@ -337,6 +403,25 @@ class Reader:
             raise LinnixError(f"{self._path} cannot be read: {error}") from error
         except PluginUnavailable as error:
             raise LinnixError(str(error), hint=error.hint) from error
+
+
+def _parts_at(chunks: Sequence[tuple[int, int, int, int]], ts_ns: int) -> tuple[int, int]:
+    """The parts to read for a moment: those since the clock was set back, up to the last of it.
+
+    Where it was that time twice, the first time is meant.
+    """
+    first = last = begin = until_before_ns = 0
+    reached = False
+    for _, part, since_ns, until_ns in chunks:
+        if until_before_ns - since_ns > SET_BACK_NS:
+            if reached:
+                break
+            begin = part
+        if since_ns <= ts_ns:
+            first, last = begin, part
+            reached |= ts_ns <= until_ns
+        until_before_ns = until_ns
+    return first, last
 
 
 def _between(query: Query) -> tuple[int, int]:
