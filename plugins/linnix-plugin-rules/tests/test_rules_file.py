@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import attrs
@@ -207,6 +209,17 @@ def test_the_shipped_rules_pass_their_own_tests():
     assert [(each.trial.name, each.problems) for each in outcomes if each.problems] == []
 
 
+def test_the_shipped_rules_need_no_regular_expressions():
+    source = (
+        "import sys; from linnix_plugin_rules.rulefile import read_rules; read_rules(); "
+        "print('re2' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", source], check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert done.stdout == "False\n"
+
+
 # --- mistakes -------------------------------------------------------------------------
 
 
@@ -296,6 +309,7 @@ rules.yaml:15: unknown key 'exec' (did you mean 'exe'?)
             "- {name: a, severity: High, " + BURST + "}",
             "critical (did you mean 'high'?), got 'High'",
         ),
+        (r'- {name: a, match: {args: "\ud800"}, ' + BURST + "}", "(not valid Unicode)"),
         ("- {name: a, cooldown: -1, " + BURST + "}", "cooldown: expected seconds, 0 or more"),
         ("- {name: a, cooldown: .nan, " + BURST + "}", "cooldown: expected seconds, 0 or more"),
         ("- {name: a, cooldown: 010, " + BURST + "}", "expected seconds, 0 or more, got '010'"),

@@ -11,6 +11,11 @@ BURST = "- {name: burst, detector: fork_burst, threshold: 10, window_seconds: 5"
 CPU = "- {name: spin, detector: subtree_cpu_pct, threshold: 90, duration: 5"
 
 
+NOT_RE2 = (
+    "expected a regular expression of RE2, which supports no look-around and no back-references"
+)
+
+
 def who(alerts):
     return [alert.subject.comm for alert in alerts]
 
@@ -51,6 +56,26 @@ def test_match_and_except_are_about_who_does_it(host, alerts_of, filters, fires)
     assert bool(alerts_of(f"{BURST}, except: {{{filters}}}}}", host.records)) is not fires
 
 
+def test_no_command_line_can_stall_a_filter(host, alerts_of):
+    tool = host.fork(host.seen("bash"))
+    host.exec(tool, "tool", "a" * 4000 + "!")
+    host.forks(tool, 10)
+    # One that tries every way to part the letters takes longer than the universe is old.
+    filters = r"{args: '^/usr/bin/tool (\w+\s?)*$'}"
+    assert alerts_of(f"{BURST}, match: {filters}}}", host.records) == []
+    assert who(alerts_of(f"{BURST}, except: {filters}}}", host.records)) == ["tool"]
+
+
+def test_letters_of_regular_expressions_are_those_of_ascii(host, alerts_of):
+    tool = host.fork(host.seen("bash"))
+    host.exec(tool, "tool", "café")
+    host.forks(tool, 10)
+    assert alerts_of(rf"{BURST}, match: {{args: 'tool \w+$'}}}}", host.records) == []
+    assert who(alerts_of(f"{BURST}, match: {{args: 'CAF.$|(?i)CAFÉ$'}}}}", host.records)) == [
+        "tool"
+    ]
+
+
 def test_only_samples_of_who_is_matched_add_up(host, alerts_of):
     shell = host.seen("shell")
     workers = [host.seen(name, shell) for name in ("good", "bad", "bad")]
@@ -76,7 +101,12 @@ def test_a_filter_holds_for_jobs_themselves(host, alerts_of):
     [
         ("{}", "match: expected a mapping, got an empty mapping"),
         ("{path: x}", "unknown key 'path' (there are exe, args, user, cgroup, ancestor)"),
-        ("{args: '('}", "args: expected a regular expression"),
+        ("{args: 3}", "args: expected a regular expression, got 3"),
+        ("{args: '('}", f"args: {NOT_RE2} (missing ): (), got '('"),
+        ("{args: 'sh(?= -c)'}", f"args: {NOT_RE2} (invalid perl operator: (?=), got 'sh(?= -c)'"),
+        ("{args: '(?<!a)b'}", f"args: {NOT_RE2} (invalid perl operator: (?<"),
+        (r"{args: '(a)\1'}", rf"args: {NOT_RE2} (invalid escape sequence: \1), got"),
+        (r'{args: "[\e[2J"}', rf"args: {NOT_RE2} (missing ]: [\x1b[2J), got '[\x1b[2J'"),
         ("{user: nobody-at-all}", "user: expected names or numbers of users of this machine"),
         ("{user: [0, -3]}", "user: expected names or numbers of users of this machine"),
         ("{user: 4294967295}", "user: expected names or numbers of users of this machine"),

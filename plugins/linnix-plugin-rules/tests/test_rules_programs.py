@@ -177,6 +177,17 @@ def test_regex_is_looked_for_in_the_command_line(host, alerts_of, regex, fires):
     assert bool(alerts_of(rate(regex), host.records)) is fires
 
 
+@pytest.mark.parametrize(("argument", "fires"), [("a b c", True), ("a" * 4000 + "!", False)])
+def test_no_command_line_can_stall_the_rate(host, alerts_of, argument, fires):
+    bash = host.seen("bash")
+    for _ in range(12):
+        job = host.fork(bash)
+        host.exec(job, "tool", argument)
+        host.wait(0.5)
+        host.exit(job)
+    assert bool(alerts_of(rate(r"^/usr/bin/tool (\w+\s?)*$"), host.records)) is fires
+
+
 @pytest.mark.parametrize(("lives", "fires"), [(1, True), (3, False)])
 def test_median_lifetime_is_how_long_half_of_them_last_at_most(host, alerts_of, lives, fires):
     host.jobs(host.seen("bash"), 15, lives=lives, every=0.1)

@@ -4,6 +4,7 @@ import logging
 import os
 
 import pytest
+import re2
 
 from linnix_core import PluginUnavailable
 from linnix_plugin_rules import RulesConfig, RulesHandler
@@ -94,6 +95,27 @@ def test_rules_that_stay_lose_nothing_of_what_they_have_counted(handler, clock, 
     clock.now += 1
     host.forks(bash, 8)
     assert names(judge.linnix_handle(host.records)) == [("burst", "high")]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        (BURST % 20).replace("}", r", match: {args: 'bas\w'}}"),
+        "- {name: burst, detector: exec_rate, regex: ., rate_per_min: 20, median_lifetime: 2}\n",
+    ],
+)
+def test_a_regular_expression_is_the_same_when_it_is_read_again(handler, clock, path, host, rule):
+    path.write_text(rule)
+    judge = handler()
+    bash = host.seen("bash")
+    host.jobs(bash, 12)
+    assert judge.linnix_handle(host.records) == []
+    host.records.clear()
+    re2.purge()
+    replace(path, SPIN % 9 + rule)
+    clock.now += 1
+    host.jobs(bash, 8)
+    assert names(judge.linnix_handle(host.records)) == [("burst", "info")]
 
 
 def test_the_timer_of_a_rule_that_stays_runs_on(handler, clock, path, host):

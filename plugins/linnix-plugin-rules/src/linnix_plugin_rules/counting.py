@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from abc import abstractmethod
 from collections import OrderedDict, deque
@@ -23,7 +22,7 @@ from linnix_plugin_rules.detector import (
     seconds,
     whole_number,
 )
-from linnix_plugin_rules.matching import command_line, regex
+from linnix_plugin_rules.matching import Regex, command_line, regex
 from linnix_plugin_rules.tree import Process, Subtree
 from linnix_plugin_rules.windows import NOT_CHOSEN, EventWindow
 
@@ -467,7 +466,7 @@ class ExecRate(_Programs):
     title = "rate of execs"
     class_ = "short_job_flood"
 
-    regex: re.Pattern[str] = key(regex)  # noqa: RUF009
+    regex: Regex = key(regex)  # noqa: RUF009
     rate_per_min: int = key(whole_number)
     median_lifetime: float = key(lambda value: number(value, 0, 86_400, "seconds from 0 to 86400"))
 

@@ -10,12 +10,43 @@ from typing import Any
 
 import attrs
 
+from linnix_core import printable
 from linnix_plugin_rules.tree import Process
 
-__all__ = ["EVERYBODY", "Match", "Selection", "command_line", "patterns", "regex", "users"]
+__all__ = [
+    "EVERYBODY",
+    "Match",
+    "Regex",
+    "Selection",
+    "command_line",
+    "patterns",
+    "regex",
+    "users",
+]
 
 #: Characters of a command line that are looked through.
 MAX_COMMAND = 4096
+
+#: What one regular expression may use for its automaton, in bytes (RE2's default is 8 MiB). A
+#: text that would need more is searched more slowly, and still in linear time.
+REGEX_BYTES = 2**20
+
+
+@attrs.frozen
+class Regex:
+    """A regular expression that runs on RE2; equal to any other of the same text.
+
+    The time of a search grows with the length of what is searched only, so that no command
+    line can stall the handler.
+    """
+
+    text: str
+    _compiled: Any = attrs.field(eq=False, repr=False)
+
+    def search(self, text: str) -> bool:
+        """Whether it is found somewhere in the text."""
+        # As bytes: RE2 would count characters to tell where, which nobody asks for.
+        return self._compiled.search(text.encode(errors="replace")) is not None
 
 
 @attrs.frozen
@@ -27,7 +58,7 @@ class Match:
     """
 
     exe: re.Pattern[str] | None = None
-    args: re.Pattern[str] | None = None
+    args: Regex | None = None
     user: frozenset[int] | None = None
     cgroup: re.Pattern[str] | None = None
     ancestor: re.Pattern[str] | None = None
@@ -38,7 +69,7 @@ class Match:
             (self.exe is None or _is(process, self.exe))
             and (self.user is None or process.uid in self.user)
             and (self.cgroup is None or self.accepts_group(process.cgroup))
-            and (self.args is None or bool(self.args.search(command_line(process))))
+            and (self.args is None or self.args.search(command_line(process)))
             and (self.ancestor is None or self._has_ancestor(process))
         )
 
@@ -110,14 +141,27 @@ def patterns(value: object) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{each})" for each in expressions), re.DOTALL)
 
 
-def regex(value: object) -> re.Pattern[str]:
-    """A regular expression of Python."""
+def regex(value: object) -> Regex:
+    """A regular expression of RE2."""
     if not isinstance(value, str) or not value:
         raise ValueError("expected a regular expression")
+    import re2  # type: ignore[import-untyped]  # Not before: most rules have none.
+
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = REGEX_BYTES
+    options.never_capture = True
     try:
-        return re.compile(value)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"expected a regular expression ({error})") from None
+        return Regex(value, re2.compile(value.encode(), options))
+    except UnicodeEncodeError:
+        reason = "not valid Unicode"
+    except re2.error as error:
+        said = error.args[0]
+        reason = said.decode(errors="replace") if isinstance(said, bytes) else said
+    raise ValueError(
+        "expected a regular expression of RE2, which supports no look-around and no "
+        f"back-references ({printable(reason, limit=60)})"
+    )
 
 
 def users(value: object) -> frozenset[int]:

@@ -57,13 +57,10 @@ WAITED_NS = 200_000_000
 #: for, it takes longer until that says something.
 ENOUGH_CPU = 1 / 4
 
-#: Bytes of input that take no longer than a second to work on, and the longest time (s) that is
-#: allowed for what was read before: xz reads a block and then computes.
-INPUT_BYTES_S, MAX_INPUT_S = 2_000_000, 60.0
-
-#: By how much memory may differ, at most, while nothing happens: the kernel's own counters
-#: are off by that much.
-STEADY_BYTES, STEADY_SHARE = 2**19, 0.005
+#: By how much memory may differ while nothing happens. A loop that does nothing touches no new
+#: page, so that the kernel's counters stand still; where they move, it is by 32 pages or more
+#: (percpu_counter_batch).
+STEADY_BYTES = 2**16
 
 
 #: Samples of one moment by process.
@@ -283,13 +280,11 @@ class RoundDetector(Detector):
 
 
 class _Timer(NamedTuple):
-    """Since when it is above the limit; with how much memory, what CPU time it has used (s), and
-    how much it read before."""
+    """Since when it is above the limit; with how much memory, and what CPU time it has used (s)."""
 
     began_ns: int
     rss: float = 0.0
     used_s: float = 0.0
-    read: float = 0.0
 
 
 @attrs.define(kw_only=True)
@@ -419,13 +414,11 @@ class SubtreeCpu(_Use):
         if not self.steady:
             return super()._timer(before, each, samples)
         rss = samples.amounts("rss", self).get(each, 0)
-        read = samples.amounts("offset", self).get(each, 0)
-        active = bool(read or samples.amounts("io", self).get(each, 0))
+        active = any(samples.amounts(moved, self).get(each, 0) for moved in ("io", "offset"))
         if before is not None:
-            read += before.read
-            active |= abs(rss - before.rss) > max(STEADY_BYTES, STEADY_SHARE * before.rss)
+            active |= abs(rss - before.rss) > STEADY_BYTES
         if active:
-            return _Timer(samples.ts_ns, rss, read=read)
+            return _Timer(samples.ts_ns, rss)
         measured_ns = self._measured_ns(each, samples)
         used_s = samples.amounts("cpu", self).get(each, 0) / 100 * measured_ns / 1e9
         if before is not None:
@@ -433,11 +426,8 @@ class SubtreeCpu(_Use):
         return _Timer(samples.ts_ns - measured_ns, rss, used_s)
 
     def _lasts(self, timer: _Timer, amount: float, now_ns: int) -> bool:
-        if self.steady:
-            if timer.used_s < ENOUGH_CPU * self.duration:
-                return False
-            now_ns -= int(min(timer.read / INPUT_BYTES_S, MAX_INPUT_S) * 1e9)
-        return super()._lasts(timer, amount, now_ns)
+        enough = not self.steady or timer.used_s >= ENOUGH_CPU * self.duration
+        return enough and super()._lasts(timer, amount, now_ns)
 
     def _use(self, samples: Round, each: Any, amount: float) -> tuple[list[Evidence], str]:
         if not self.steady:
