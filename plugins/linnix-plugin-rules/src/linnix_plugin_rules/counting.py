@@ -19,6 +19,7 @@ from linnix_plugin_rules.detector import (
     key,
     number,
     one_of,
+    percent,
     seconds,
     whole_number,
 )
@@ -230,7 +231,7 @@ class ForkDetector(CountDetector):
     scopes: ClassVar[tuple[Scope, ...]] = ("host", "process", "subtree", "cgroup")
 
     counts: Literal["all", "bare", "living"] = key(one_of("all", "bare", "living"), "all")
-    bare_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
+    bare_pct: float = key(percent, 0)
 
     @property
     def stream(self) -> Hashable:
@@ -390,7 +391,7 @@ class ShortJobFlood(_Programs):
     max_exec_duration_ms: float = key(
         lambda value: number(value, 1, 3_600_000, "milliseconds from 1 to 3600000"), 1000
     )
-    repeated_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
+    repeated_pct: float = key(percent, 0)
 
     #: The share of what was repeated, by group, and when it was counted.
     _repeated: dict[Hashable, float] = attrs.field(factory=dict, init=False, eq=False, repr=False)

@@ -21,6 +21,7 @@ __all__ = [
     "key",
     "number",
     "one_of",
+    "percent",
     "positive_number",
     "seconds",
     "whole_number",
@@ -116,6 +117,11 @@ def whole_number(value: object) -> int:
 def positive_number(value: object) -> float:
     """A finite number above zero."""
     return number(value, 1e-9, 1e15, "a number above 0")
+
+
+def percent(value: object) -> float:
+    """A share in percent."""
+    return number(value, 0, 100, "percent from 0 to 100")
 
 
 def seconds(value: object) -> float:

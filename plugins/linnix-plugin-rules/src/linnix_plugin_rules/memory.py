@@ -15,6 +15,7 @@ from linnix_plugin_rules.detector import (
     Finding,
     key,
     number,
+    percent,
     positive_number,
     seconds,
 )
@@ -126,7 +127,7 @@ class RssGrowth(RoundDetector):
     )
     limit_mb: float | None = key(positive_number, None)
     within_seconds: float | None = key(seconds, None)
-    used_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
+    used_pct: float = key(percent, 0)
 
     left: MemoryLeft = attrs.field(factory=MemoryLeft, init=False, eq=False, repr=False)
     #: The amounts of the window, and since when each is among them without a gap.

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, NamedTuple, TypeAlias
 import attrs
 
 from linnix_core import CgroupSample, Evidence, Pressure, SystemSample, printable
-from linnix_plugin_rules.detector import Detector, Finding, key, number, seconds
+from linnix_plugin_rules.detector import Detector, Finding, key, percent, seconds
 from linnix_plugin_rules.rounds import Round
 from linnix_plugin_rules.tree import Subtree
 
@@ -51,7 +51,7 @@ class PressureDetector(Detector):
 
     filters: ClassVar[tuple[str, ...]] = ("cgroup",)
 
-    threshold_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"))
+    threshold_pct: float = key(percent)
     duration: float = key(seconds)
 
     resource: ClassVar[Literal["cpu", "memory", "io"]]

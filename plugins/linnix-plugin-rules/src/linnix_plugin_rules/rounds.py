@@ -21,6 +21,7 @@ from linnix_plugin_rules.detector import (
     key,
     number,
     one_of,
+    percent,
     positive_number,
     seconds,
     whole_number,
@@ -473,8 +474,8 @@ class IoRate(_Use):
     threshold: float = key(positive_number)
     duration: float = key(seconds)
     direction: Literal["both", "read", "write"] = key(one_of("both", "read", "write"), "both")
-    waiting_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
-    share_pct: float = key(lambda value: number(value, 0, 100, "percent from 0 to 100"), 0)
+    waiting_pct: float = key(percent, 0)
+    share_pct: float = key(percent, 0)
 
     #: The rounds of the duration: when, how long work on the machine waited (%), and how much
     #: was moved by all.
